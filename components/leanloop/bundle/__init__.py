@@ -1,0 +1,25 @@
+"""What the owner brings: packing it, and opening the pack.
+
+`pack` makes a bundle folder; `Bundle` opens one and gives model, data and metric.
+"""
+
+from __future__ import annotations
+
+from leanloop.bundle.bundle import Bundle
+from leanloop.bundle.data import SPLITS, Arrays, Split, SplitName, tensors
+from leanloop.bundle.metrics import Metric, classes_of, correct, make_metric
+from leanloop.bundle.pack import pack
+
+__all__ = [
+    "SPLITS",
+    "Arrays",
+    "Bundle",
+    "Metric",
+    "Split",
+    "SplitName",
+    "classes_of",
+    "correct",
+    "make_metric",
+    "pack",
+    "tensors",
+]

@@ -1,0 +1,1 @@
+"""Types, settings, errors, files and processes that every part of leanloop shares; nothing heavy."""

@@ -1,0 +1,97 @@
+"""The store: results kept between runs under a key, in any place that fsspec reaches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from leanloop.core.files import atomic_folder
+
+
+class Store:
+    """Immutable folders and small JSON documents under keys such as ``trials/<id>``.
+
+    The same code serves a local folder, S3 and memory: ``url`` decides. An entry is complete when its marker is
+    there, and the marker is written last, so a crash never leaves a half entry to be read.
+    """
+
+    _MARKER = ".complete"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._files, self._root = fsspec.core.url_to_fs(url)
+
+    def _path(self, key: str) -> str:
+        if not key or key.startswith("/") or ".." in key.split("/"):
+            raise ValueError(f"not a store key: {key!r}")
+        return f"{self._root.rstrip('/')}/{key}"
+
+    def has_folder(self, key: str) -> bool:
+        """Whether a complete folder is kept under this key."""
+        return bool(self._files.exists(f"{self._path(key)}/{self._MARKER}"))
+
+    def put_folder(self, key: str, folder: Path) -> None:
+        """Keep a copy of a folder; a key that is there already is left as it is."""
+        if self.has_folder(key):
+            return
+        path = self._path(key)
+        self._files.makedirs(path, exist_ok=True)
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            target = f"{path}/{file.relative_to(folder).as_posix()}"
+            self._files.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            self._files.put_file(str(file), target)
+        self._files.pipe_file(f"{path}/{self._MARKER}", b"")
+
+    def get_folder(self, key: str, folder: Path) -> bool:
+        """Copy an entry into ``folder`` (made whole or not at all); False when there is none."""
+        if not self.has_folder(key):
+            return False
+        path = self._path(key)
+        with atomic_folder(folder) as temporary:
+            for name in self._files.find(path):
+                relative = name.removeprefix(path).lstrip("/")
+                if relative == self._MARKER:
+                    continue
+                target = temporary / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._files.get_file(name, str(target))
+        return True
+
+    def put_json(self, key: str, document: Any) -> None:
+        """Write a JSON document under a key, replacing an older one in one move."""
+        path = self._path(key)
+        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex}.part"
+        self._files.pipe_file(temporary, json.dumps(document, indent=2, allow_nan=False).encode())
+        self._files.mv(temporary, path)
+
+    def get_json(self, key: str) -> Any | None:
+        """The JSON document under a key, or None."""
+        path = self._path(key)
+        if not self._files.exists(path):
+            return None
+        return json.loads(self._files.cat_file(path))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of the JSON documents below a prefix, sorted."""
+        path = self._path(prefix)
+        if not self._files.exists(path):
+            return []
+        root = self._root.rstrip("/")
+        return sorted(name.removeprefix(root).lstrip("/") for name in self._files.find(path) if name.endswith(".json"))
+
+
+def scratch_folder(prefix: str) -> Path:
+    """A new private folder in the system's temporary place; the caller removes it."""
+    return Path(tempfile.mkdtemp(prefix=f"leanloop-{prefix}-"))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a scratch folder and all in it."""
+    shutil.rmtree(folder)

@@ -1,0 +1,202 @@
+"""A client of Triton: inference by gRPC or HTTP, and the calls that load and unload models."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
+
+from leanloop.core.errors import ServingError
+from leanloop.serving.triton import TOKEN_HEADER
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Protocol = Literal["grpc", "http"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server gave: outputs by name, and the version that computed them."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+    version: int
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One line of the server's index."""
+
+    name: str
+    version: int
+    state: str
+    reason: str
+
+
+class TritonClient:
+    """Talks to one server. By gRPC it may be shared by threads; by HTTP each thread needs its own.
+
+    Args:
+        http_url: ``host:port`` of HTTP.
+        grpc_url: ``host:port`` of gRPC; also carries the repository calls.
+        protocol: Which of the two carries inference.
+        token: Opens the repository calls of a server that leanloop started.
+        timeout: Seconds for one call.
+    """
+
+    def __init__(
+        self, http_url: str, grpc_url: str, protocol: Protocol = "grpc", *, token: str = "", timeout: float = 60.0
+    ) -> None:
+        self.http_url = http_url
+        self.grpc_url = grpc_url
+        self.protocol = protocol
+        self._timeout = timeout
+        self._grpc = grpc.InferenceServerClient(grpc_url)
+        self._grpc_headers = {f"triton-grpc-protocol-{TOKEN_HEADER}": token}
+        self._tensors: ModuleType = grpc
+        self._http: Any = None
+        if protocol == "http":
+            # Brings gevent: time that gRPC users need not pay.
+            from tritonclient import http
+
+            self._tensors = http
+            self._http = http.InferenceServerClient(http_url, connection_timeout=timeout, network_timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._grpc.close()
+        if self._http is not None:
+            self._http.close()
+
+    def infer(
+        self, model: str, inputs: Arrays, version: int | None = None, request_id: str | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name for one batch; see `answer`."""
+        return self.answer(model, inputs, version, request_id).outputs
+
+    def answer(self, model: str, inputs: Arrays, version: int | None = None, request_id: str | None = None) -> Answer:
+        """Run one batch.
+
+        Args:
+            model: Name of the model.
+            inputs: Arrays by name, all with the batch on axis 0.
+            version: Which one; None leaves it to the server, which takes the highest that is loaded.
+            request_id: Names the request in captures and traces; made up when left out.
+
+        Raises:
+            ServingError: The server is not there, refuses, or the model fails.
+        """
+        return self.prepare(model, inputs, version)(request_id or uuid.uuid4().hex)
+
+    def prepare(self, model: str, inputs: Arrays, version: int | None = None) -> Callable[[str], Answer]:
+        """Encode a request once; the returned function sends it under the given request id."""
+        tensors = []
+        for name, array in inputs.items():
+            tensor = self._tensors.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            tensors.append(tensor)
+        number = "" if version is None else str(version)
+        where = f"{model} version {number or '(the newest loaded)'}"
+
+        def send(request_id: str) -> Answer:
+            if self._http is not None:
+                result = self._call(where, self._http.infer, model, tensors, number, request_id=request_id)
+                response = result.get_response()
+                names, answered = [one["name"] for one in response["outputs"]], response["model_version"]
+            else:
+                result = self._call(
+                    where,
+                    self._grpc.infer,
+                    model,
+                    tensors,
+                    number,
+                    request_id=request_id,
+                    client_timeout=self._timeout,
+                )
+                response = result.get_response()
+                names, answered = [one.name for one in response.outputs], response.model_version
+            return Answer({name: result.as_numpy(name) for name in names}, int(answered))
+
+        return send
+
+    def predict(
+        self, model: str, inputs: Arrays, batch_size: int, version: int | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Outputs for any number of samples, sent ``batch_size`` at a time."""
+        samples = len(next(iter(inputs.values())))
+        parts = [
+            self.infer(model, {name: array[start : start + batch_size] for name, array in inputs.items()}, version)
+            for start in range(0, samples, batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def zeros(self, model: str, version: int | None = None) -> dict[str, npt.NDArray[Any]]:
+        """One sample of zeros, shaped as the server describes the model's inputs."""
+        metadata = self._call(
+            model,
+            self._grpc.get_model_metadata,
+            model,
+            "" if version is None else str(version),
+            client_timeout=self._timeout,
+        )
+        return {
+            tensor.name: np.zeros([max(size, 1) for size in tensor.shape], triton_to_np_dtype(tensor.datatype))
+            for tensor in metadata.inputs
+        }
+
+    def is_serving(self, model: str, version: int | None = None) -> bool:
+        """Whether a real inference is answered; the server's own readiness lies when a model process died."""
+        try:
+            return version in (None, self.answer(model, self.zeros(model, version), version).version)
+        except ServingError:
+            return False
+
+    def load(self, model: str) -> None:
+        """Load the model as its ``config.pbtxt`` says now; what served before serves until that is done."""
+        self._call(model, self._grpc.load_model, model, headers=self._grpc_headers, client_timeout=self._timeout)
+
+    def unload(self, model: str) -> None:
+        """Unload all versions; requests under way are answered."""
+        self._call(model, self._grpc.unload_model, model, headers=self._grpc_headers, client_timeout=self._timeout)
+
+    def index(self) -> tuple[LoadedModel, ...]:
+        """Model versions that the server has loaded or failed to load."""
+        index = self._call(
+            self.grpc_url,
+            self._grpc.get_model_repository_index,
+            headers=self._grpc_headers,
+            client_timeout=self._timeout,
+        )
+        return tuple(
+            LoadedModel(one.name, int(one.version), one.state, one.reason) for one in index.models if one.version
+        )
+
+    def _call(self, where: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return call(*arguments, **options)
+        except InferenceServerException as error:
+            if error.status() == "StatusCode.UNAVAILABLE" and "failed to connect" in error.message():
+                raise self._absent(self.grpc_url, error) from error
+            raise ServingError("Triton refused a call.", where=where, value=error) from error
+        except OSError as error:
+            raise self._absent(self.http_url, error) from error
+
+    @staticmethod
+    def _absent(url: str, error: Exception) -> ServingError:
+        return ServingError(
+            "No Triton answers.",
+            where=url,
+            value=error,
+            fix="Start it with `leanloop serve up`, or correct serving.http_url and serving.grpc_url.",
+        )

@@ -1,0 +1,99 @@
+"""The model that Triton's Python backend runs; copied into each version's folder as ``model.py``.
+
+It runs in Triton's own environment: standard library, numpy and the runtime only. What to load and how is in
+``runtime.json`` beside it. Requests that Triton batched are run as one call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+"""Computes the outputs of one batch from its inputs, both in the order of ``runtime.json``."""
+
+
+class TritonPythonModel:
+    """One instance of one version."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model with the threads and hints that were measured."""
+        folder = Path(args["model_repository"]) / args["model_version"]
+        runtime = json.loads((folder / "runtime.json").read_text(encoding="utf-8"))
+        self.inputs = [tensor["name"] for tensor in runtime["inputs"]]
+        self.outputs = [tensor["name"] for tensor in runtime["outputs"]]
+        load = {"onnxruntime": _load_onnxruntime, "openvino": _load_openvino}[runtime["runtime"]]
+        self.run = load(str(folder / runtime["main"]), self.inputs, self.outputs, runtime)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer all requests; one that fails gets an error and does not spoil the others."""
+        try:
+            return self.answer(requests)
+        except Exception as error:  # noqa: BLE001 - one that escapes leaks the requests' shared memory
+            if len(requests) > 1:
+                return [self.execute([request])[0] for request in requests]
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))]
+
+    def answer(self, requests: list[Any]) -> list[Any]:
+        """Run the requests as one batch and give each its rows (views, not copies)."""
+        parts = [
+            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
+            for name in self.inputs
+        ]
+        if len(requests) == 1:
+            return [self.respond(self.run([arrays[0] for arrays in parts]))]
+        outputs = self.run([np.concatenate(arrays) for arrays in parts])
+        ends = np.cumsum([len(array) for array in parts[0]])
+        return [
+            self.respond([output[start:end] for output in outputs])
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+
+    def respond(self, arrays: Sequence[Any]) -> Any:
+        """One response of named tensors."""
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays, strict=True)]
+        )
+
+
+def _load_onnxruntime(path: str, inputs: list[str], outputs: list[str], runtime: dict[str, Any]) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime["threads"]
+    options.inter_op_num_threads = 1
+    for key, value in runtime["hints"].items():
+        options.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(arrays: Sequence[Any]) -> Sequence[Any]:
+        answers: Sequence[Any] = session.run(outputs, dict(zip(inputs, arrays, strict=True)))
+        return answers
+
+    return run
+
+
+def _load_openvino(path: str, inputs: list[str], outputs: list[str], runtime: dict[str, Any]) -> Run:
+    import openvino
+
+    properties = {
+        "INFERENCE_NUM_THREADS": runtime["threads"],
+        "NUM_STREAMS": 1,
+        **runtime["hints"],
+    }
+    compiled = openvino.Core().compile_model(path, "CPU", properties)
+    request = compiled.create_infer_request()
+    feeds = [compiled.input(name).index for name in inputs]
+    fetches = [compiled.output(name).index for name in outputs]
+
+    def run(arrays: Sequence[Any]) -> Sequence[Any]:
+        # The answers share the request's memory: Triton copies them out before the next call.
+        answers = request.infer(dict(zip(feeds, arrays, strict=True)), share_inputs=True, share_outputs=True)
+        return [answers[fetch] for fetch in fetches]
+
+    return run

@@ -1,0 +1,103 @@
+"""Ports and processes: what is free, who holds it, and how exactly one process is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from typing import Self
+
+import psutil
+
+from leanloop.core.errors import ServingError
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The three ports of one server."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+    @classmethod
+    def free(cls) -> Self:
+        """Three ports that nothing listens on now."""
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            for one in sockets:
+                one.bind((LOOPBACK, 0))
+            return cls(*(one.getsockname()[1] for one in sockets))
+
+    def check_free(self) -> None:
+        """Refuse to start on a port that another process holds.
+
+        Raises:
+            ServingError: Names the port and, where the system tells, the process.
+        """
+        for use, port in vars(self).items():
+            with socket.socket() as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    one.bind((LOOPBACK, port))
+                except OSError as error:
+                    raise ServingError(
+                        f"Port {port} is in use.",
+                        where=f"serving.{use}_url",
+                        value=_holder(port),
+                        fix="End that process, or choose another port in the settings.",
+                    ) from error
+
+
+def _holder(port: int) -> str:
+    for process in psutil.process_iter(["name"]):
+        try:
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return f"process {process.pid} ({process.info['name']})"
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return "a process of another user"
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process named so that a recycled pid is never taken for it."""
+
+    pid: int
+    create_time: float
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The running process ``pid``."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def find(self) -> psutil.Process | None:
+        """The process, or None when it has ended (even if its number lives on in another)."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.create_time) < 1.0
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def stop(self, seconds: float = 8.0) -> bool:
+        """End the process and its children: ask, wait, then kill what is left.
+
+        Returns:
+            False when it had ended before.
+        """
+        process = self.find()
+        if process is None:
+            return False
+        family = [*process.children(recursive=True), process]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+        psutil.wait_procs([process], timeout=seconds)
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=seconds)
+        return True
