@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 SIZES = {"train": 1_100, "calibration": 100, "validation": 250, "test": 347}
 
 
-def load(split: str, root: Path) -> TensorDataset:  # noqa: ARG001  leanloop's signature; scikit-learn has the data
+def load(split: str, root: Path) -> TensorDataset:
     """One split as (image, label) pairs: float32 [1, 8, 8] in [0, 1], and an int64 digit.
 
     Every split holds the ten digits in equal shares.
@@ -32,9 +32,7 @@ def load(split: str, root: Path) -> TensorDataset:  # noqa: ARG001  leanloop's s
     for name, size in SIZES.items():
         chosen = remaining
         if size < len(remaining):
-            chosen, remaining = train_test_split(
-                remaining, train_size=size, stratify=labels[remaining], random_state=0
-            )
+            chosen, remaining = train_test_split(remaining, train_size=size, stratify=labels[remaining], random_state=0)
         if name == split:
             break
     pixels = torch.tensor(images[chosen], dtype=torch.float32).div_(16).reshape(-1, 1, 8, 8)

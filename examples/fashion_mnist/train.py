@@ -40,7 +40,7 @@ class Recipe:
 
 
 RECIPES = {
-    "residual_cnn": Recipe(epochs=15, learning_rate=0.1, weight_decay=5e-4, shift=2),
+    "residual_cnn": Recipe(epochs=10, learning_rate=0.1, weight_decay=5e-4, shift=2),
     "mlp": Recipe(epochs=40, learning_rate=0.05, weight_decay=5e-4, shift=0),
 }
 
@@ -74,7 +74,7 @@ def train(network: nn.Module, recipe: Recipe, root: Path) -> tuple[dict[str, Ten
         network.parameters(), recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
     )
     schedule = OneCycleLR(
-        optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch, pct_start=0.25
+        optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch, pct_start=0.2
     )
     best, best_weights, best_epoch = 0.0, copy.deepcopy(network.state_dict()), 0
     for epoch in range(1, recipe.epochs + 1):

@@ -342,6 +342,19 @@ class Benchmark(FileContract):
     hardware_id: str
     notes: tuple[str, ...]
 
+    def variant(self, variant_id: str) -> VariantBenchmark:
+        """The measurements of one variant; KeyError when it was not measured."""
+        for variant in self.variants:
+            if variant.id == variant_id:
+                return variant
+        raise KeyError(variant_id)
+
+    @property
+    def original(self) -> VariantBenchmark:
+        """The original in its own runtime: PyTorch, or ONNX Runtime when the owner brought an ONNX file."""
+        baselines = {variant.runtime: variant for variant in self.variants if variant.baseline}
+        return baselines["pytorch"] if "pytorch" in baselines else baselines["onnxruntime"]
+
 
 # --- select ---------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from leanloop.core.errors import LeanloopError
+
 EVENTS_VARIABLE = "LEANLOOP_EVENTS"
 """Environment variable with the events file of the run that a process belongs to."""
 
@@ -52,7 +54,8 @@ def step_events(step: str, worker: int | None = None, **fields: Any) -> Iterator
     try:
         yield
     except BaseException as error:
-        emit("step_failed", seconds=round(time.monotonic() - started, 3), error=f"{type(error).__name__}: {error}")
+        told = str(error) if isinstance(error, LeanloopError) else f"{type(error).__name__}: {error}"
+        emit("step_failed", seconds=round(time.monotonic() - started, 3), error=told)
         raise
     else:
         emit("step_finished", seconds=round(time.monotonic() - started, 3))

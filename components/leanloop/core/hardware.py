@@ -12,7 +12,18 @@ import psutil
 
 from leanloop.core.files import digest_json
 
-_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "neon", "sve")
+_ISA_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "neon",
+    "sve",
+)
 _TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torch-pruning", "numpy")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import re
 from functools import cache
+from pathlib import Path
 
 from leanloop.core.errors import SettingsError
 from leanloop.core.settings import NAME_PATTERN
+
+_DECISIVE = ("core", "bundle", "runtime", "analyze", "optimize", "convert", "benchmark")
 
 
 def check_name(name: str) -> str:
@@ -27,5 +31,15 @@ def check_name(name: str) -> str:
 
 @cache
 def code_version() -> str:
-    """The version of the installed leanloop, part of every recipe id and cache key."""
-    return importlib.metadata.version("leanloop")
+    """The version of leanloop whose code decides results: ``<version>+<digest of the steps' sources>``.
+
+    Part of every recipe id and cache key. The digest tells a changed checkout from the release of the same number.
+    """
+    import leanloop.core
+
+    components = Path(leanloop.core.__file__).parents[1]
+    total = hashlib.sha256()
+    for package in _DECISIVE:
+        for path in sorted((components / package).rglob("*.py")):
+            total.update(path.relative_to(components).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{importlib.metadata.version('leanloop')}+{total.hexdigest()[:12]}"

@@ -9,8 +9,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from leanloop.core.files import atomic_folder
 
 
@@ -24,6 +22,8 @@ class Store:
     _MARKER = ".complete"
 
     def __init__(self, url: str) -> None:
+        import fsspec  # slow to import, and `leanloop --help` needs no store
+
         self.url = url
         self._files, self._root = fsspec.core.url_to_fs(url)
 

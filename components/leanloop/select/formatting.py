@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leanloop.core.contracts import Interval
+from leanloop.core.contracts import Interval, VariantBenchmark
 from leanloop.core.settings import Objective
 
 OBJECTIVE_NAMES: dict[Objective, str] = {
@@ -13,13 +13,12 @@ OBJECTIVE_NAMES: dict[Objective, str] = {
 }
 """Objectives in words."""
 
-IMPROVEMENTS: dict[Objective, str] = {
-    "latency_p50": "times faster",
-    "latency_p99": "times faster at p99",
-    "size": "times smaller",
-    "cost": "times cheaper",
+_COMPARATIVES: dict[Objective, tuple[str, str]] = {
+    "latency_p50": ("faster", "slower"),
+    "latency_p99": ("faster at p99", "slower at p99"),
+    "size": ("smaller", "larger"),
+    "cost": ("cheaper", "dearer"),
 }
-"""What "n times better" means for each objective."""
 
 _SHARES = {"accuracy", "f1", "agreement"}
 
@@ -58,6 +57,20 @@ def interval(value: Interval) -> str:
     return f"{number(value.low)} to {number(value.high)}"
 
 
+def comparison(objective_name: Objective, ratio: Interval) -> str:
+    """An improvement in words, such as ``1.35 times faster (1.31 to 1.40)``; below 1 it is turned round."""
+    better, worse = _COMPARATIVES[objective_name]
+    if ratio.value >= 1:
+        return f"{number(ratio.value)} times {better} ({interval(ratio)})"
+    turned = Interval(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low)
+    return f"{number(turned.value)} times {worse} ({interval(turned)})"
+
+
+def variant_name(variant: VariantBenchmark) -> str:
+    """A variant in a sentence: candidates of one recipe differ by their parameters, so the id is told too."""
+    return variant.label if variant.baseline else f"{variant.label} [{variant.id[:8]}]"
+
+
 def metric(name: str, value: float) -> str:
     """A metric: shares in percent, other metrics with four significant digits."""
     return f"{100 * value:.2f} %" if name in _SHARES else f"{value:.4g}"
@@ -65,7 +78,8 @@ def metric(name: str, value: float) -> str:
 
 def metric_change(name: str, value: float) -> str:
     """A signed difference of a metric: shares in percentage points."""
-    return f"{100 * value:+.2f} points" if name in _SHARES else f"{value:+.3g}"
+    change = f"{100 * value:+.2f} points" if name in _SHARES else f"{value:+.3g}"
+    return change.replace("-", "−")
 
 
 def percent(share: float) -> str:

@@ -43,7 +43,6 @@ class Evidence:
         metric: The owner's metric.
         truth: What the metric compares with: labels, or the original's outputs for ``agreement``.
         outputs: First output by variant id, [samples, ...].
-        original: Id of the original in its own runtime.
         classification: Whether outputs are scores of classes.
         classes: Class names; empty when the owner gave none.
     """
@@ -51,7 +50,6 @@ class Evidence:
     metric: Metric
     truth: np.ndarray
     outputs: Mapping[str, np.ndarray]
-    original: str
     classification: bool
     classes: tuple[str, ...] = ()
 
@@ -89,7 +87,7 @@ def accuracy_checks(
     """Whether a variant is as right as the goal asks, as a whole and class by class."""
     checks = [_metric_check(variant, benchmark, evidence, goal, confidence)]
     if evidence.classification:
-        checks.append(_class_check(variant, evidence, goal, confidence))
+        checks.append(_class_check(variant, benchmark, evidence, goal, confidence))
     return checks
 
 
@@ -99,8 +97,7 @@ def objective_check(variant: VariantBenchmark, benchmark: Benchmark, goal: GoalS
     allowed = [baseline for baseline in baselines if meets(constraint_checks(baseline, goal), CONSTRAINT_CHECKS)]
     best = min(allowed or baselines, key=lambda baseline: objective_value(baseline, goal))
     ratio = improvement(best, variant, goal, confidence)
-    better = formatting.IMPROVEMENTS[goal.minimise]
-    found = f"{formatting.number(ratio.value)} {better} ({formatting.interval(ratio)}) than {best.label}"
+    found = f"{formatting.comparison(goal.minimise, ratio)} than {formatting.variant_name(best)}"
     if not allowed:
         note = f"{found}; no fp32 baseline meets the constraints, so meeting them is the improvement."
         return Check(name="objective", passed=True, value=ratio.low, limit=0.0, note=note)
@@ -123,35 +120,40 @@ def _metric_check(
     variant: VariantBenchmark, benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confidence: float
 ) -> Check:
     metric, name = evidence.metric, benchmark.metric_name
-    original = benchmark.variant(evidence.original).metric
+    original = benchmark.original.metric
     limit = metric.limit(original, goal.max_accuracy_drop)
     allowed = metric.drop(original, limit)
     drop = metric_drop(
         metric,
         evidence.truth,
-        evidence.outputs[evidence.original],
+        evidence.outputs[benchmark.original.id],
         evidence.outputs[variant.id],
         classification=evidence.classification,
         confidence=confidence,
     )
-    bound = f"{formatting.metric_change(name, drop.low)} to {formatting.metric_change(name, drop.high)}"
+    better = 1 if metric.higher_is_better else -1
+    bound = (
+        f"{formatting.metric_change(name, -better * drop.high)} to {formatting.metric_change(name, -better * drop.low)}"
+    )
     if not metric.meets(variant.metric, limit):
         passed, verdict = False, "outside the goal"
     elif drop.high <= allowed:
-        passed, verdict = True, f"shown to be within the goal (drop {bound})"
+        passed, verdict = True, f"shown to be within the goal ({bound})"
     elif drop.low <= 0:
-        passed, verdict = True, f"a tie with the original on {len(evidence.truth):,} samples (drop {bound})"
+        passed, verdict = True, f"a tie with the original on {len(evidence.truth):,} samples ({bound})"
     else:
-        passed, verdict = False, f"surely worse, and not surely within the goal (drop {bound})"
+        passed, verdict = False, f"surely worse, and not surely within the goal ({bound})"
     found, asked = formatting.metric(name, variant.metric), formatting.metric(name, limit)
     side = "least" if metric.higher_is_better else "most"
     note = f"Validation {name} {found}, at {side} {asked} allowed: {verdict}."
     return Check(name="metric", passed=passed, value=variant.metric, limit=limit, note=note)
 
 
-def _class_check(variant: VariantBenchmark, evidence: Evidence, goal: GoalSettings, confidence: float) -> Check:
+def _class_check(
+    variant: VariantBenchmark, benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confidence: float
+) -> Check:
     labels = evidence.labels
-    before = correct(evidence.outputs[evidence.original], labels)
+    before = correct(evidence.outputs[benchmark.original.id], labels)
     after = correct(evidence.outputs[variant.id], labels)
     present = np.unique(labels).tolist()
     shared = 1 - (1 - confidence) / len(present)
@@ -161,5 +163,9 @@ def _class_check(variant: VariantBenchmark, evidence: Evidence, goal: GoalSettin
     worst = max(collapsed or present, key=lambda index: drops[index].value)
     found = f"{evidence.class_name(worst)} changes most: {formatting.metric_change('accuracy', -drops[worst].value)}"
     rule = f"a class may lose {formatting.number(100 * floor)} points beyond noise"
-    note = f"{found}; {rule}." if not collapsed else f"{found}, and {len(collapsed)} of {len(present)} fall through the floor; {rule}."
+    note = (
+        f"{found}; {rule}."
+        if not collapsed
+        else f"{found}, and {len(collapsed)} of {len(present)} fall through the floor; {rule}."
+    )
     return Check(name="classes", passed=not collapsed, value=drops[worst].value, limit=floor, note=note)

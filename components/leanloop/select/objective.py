@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from leanloop.benchmark import ratio_interval
 from leanloop.core.contracts import Interval, VariantBenchmark
 from leanloop.core.settings import GoalSettings
-from leanloop.select.paired import block_ratio
 
 
 def objective_value(variant: VariantBenchmark, goal: GoalSettings) -> float:
@@ -53,11 +53,9 @@ def improvement(
             )
 
 
-def speedup(
-    reference: VariantBenchmark, variant: VariantBenchmark, batch_size: int, confidence: float
-) -> Interval:
+def speedup(reference: VariantBenchmark, variant: VariantBenchmark, batch_size: int, confidence: float) -> Interval:
     """How many times faster (p50 latency) a variant is than a reference, paired over their blocks."""
-    return block_ratio(
+    return ratio_interval(
         reference.at(batch_size).block_medians_ms, variant.at(batch_size).block_medians_ms, confidence
     )
 

@@ -1,8 +1,7 @@
-"""Paired comparisons: two variants that saw the same samples, or were timed in the same blocks."""
+"""How much worse a variant answers than the original, bounded from both sides on the same samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -58,8 +57,8 @@ def share_drop(original: np.ndarray, variant: np.ndarray, confidence: float) -> 
         confidence: Of each bound taken alone.
 
     The bounds are those of Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data" (Journal of Educational and Behavioral Statistics 37, 2012), which hold their level
-    down to a handful of samples.
+    proportions based on paired data" (Journal of Educational and Behavioral Statistics 37, 2012), which hold their
+    level down to a handful of samples.
     """
     samples = len(original)
     lost = int((original & ~variant).sum())
@@ -68,14 +67,3 @@ def share_drop(original: np.ndarray, variant: np.ndarray, confidence: float) -> 
     centre = lost_share - gained_share
     spread = NormalDist().inv_cdf(confidence) * np.sqrt((lost_share + gained_share - centre**2) / (samples + 2))
     return Interval(value=(lost - gained) / samples, low=float(centre - spread), high=float(centre + spread))
-
-
-def block_ratio(reference_ms: Sequence[float], variant_ms: Sequence[float], confidence: float) -> Interval:
-    """How many times faster a variant is, paired over interleaved blocks; stub until benchmark.statistics lands."""
-    first, second = np.asarray(reference_ms), np.asarray(variant_ms)
-    generator = np.random.default_rng(0)
-    rows = generator.integers(len(first), size=(2000, len(first)))
-    ratios = np.median(first[rows], axis=1) / np.median(second[rows], axis=1)
-    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = float(np.median(first) / np.median(second))
-    return Interval(value=value, low=float(low), high=float(high))

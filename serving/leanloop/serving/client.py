@@ -20,9 +20,14 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Protocol = Literal["grpc", "http"]
 
 
+def on_the_wire(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array as Triton carries it: one number per sample, shape (n,), travels as (n, 1)."""
+    return array.reshape(-1, 1) if array.ndim == 1 else array
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What the server gave: outputs by name, and the version that computed them."""
+    """What the server gave: outputs by name (see `on_the_wire`), and the version that computed them."""
 
     outputs: dict[str, npt.NDArray[Any]]
     version: int
@@ -103,8 +108,9 @@ class TritonClient:
         """Encode a request once; the returned function sends it under the given request id."""
         tensors = []
         for name, array in inputs.items():
-            tensor = self._tensors.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            rows = on_the_wire(np.ascontiguousarray(array))
+            tensor = self._tensors.InferInput(name, rows.shape, np_to_triton_dtype(rows.dtype))
+            tensor.set_data_from_numpy(rows)
             tensors.append(tensor)
         number = "" if version is None else str(version)
         where = f"{model} version {number or '(the newest loaded)'}"

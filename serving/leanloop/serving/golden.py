@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leanloop.core.errors import ServingError
-from leanloop.serving.client import Arrays, TritonClient
+from leanloop.serving.client import Arrays, TritonClient, on_the_wire
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,12 @@ def check_golden(
     for size in sorted({1, min(batch_size, len(golden))}):
         answers = client.predict(model, golden.inputs, size, version)
         for name, expected in golden.outputs.items():
-            _compare(answers.get(name), expected, golden.tolerance, f"{model} version {version}, output {name!r}")
+            _compare(
+                answers.get(name),
+                on_the_wire(expected),
+                golden.tolerance,
+                f"{model} version {version}, output {name!r}",
+            )
 
 
 def _compare(

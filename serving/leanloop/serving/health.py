@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from leanloop.core.errors import ServingError
 from leanloop.serving.client import TritonClient
+from leanloop.serving.repository import ModelRepository
 
 
 @dataclass(frozen=True)
 class VersionHealth:
-    """One loaded version, as it answered a batch of zeros just now.
+    """One version, as it answered a batch of zeros just now.
 
     Attributes:
         model: Its name.
@@ -28,27 +29,27 @@ class VersionHealth:
     problem: str
 
 
-def check_health(client: TritonClient) -> tuple[VersionHealth, ...]:
-    """Ask every version that the server has loaded or tried to load.
+def check_health(client: TritonClient, repository: ModelRepository) -> tuple[VersionHealth, ...]:
+    """Ask every version that the repository says is served.
 
     Raises:
         ServingError: The server itself does not answer.
     """
+    not_loaded = {(line.name, line.version): line.reason for line in client.index() if line.state != "READY"}
     return tuple(
-        _ask(client, line.name, line.version)
-        if line.state == "READY"
-        else VersionHealth(line.name, line.version, answers=False, milliseconds=0.0, problem=line.reason)
-        for line in client.index()
-        if line.reason != "unloaded"
+        _ask(client, config.spec.name, version, not_loaded)
+        for config in map(repository.config, repository.models())
+        if config is not None
+        for version in config.versions
     )
 
 
-def _ask(client: TritonClient, model: str, version: int) -> VersionHealth:
+def _ask(client: TritonClient, model: str, version: int, not_loaded: dict[tuple[str, int], str]) -> VersionHealth:
     start = time.perf_counter()
+    problem = ""
     try:
         client.answer(model, client.zeros(model, version), version)
-        problem = ""
     except ServingError as error:
-        problem = str(error)
+        problem = not_loaded.get((model, version)) or str(error)
     milliseconds = (time.perf_counter() - start) * 1e3
     return VersionHealth(model, version, not problem, milliseconds, problem)

@@ -15,11 +15,24 @@ from leanloop.core.errors import ServingError
 _HOME_VARIABLE = "LEANLOOP_TRITON_HOME"
 
 _PROBE = """
-import json, sysconfig
+import ctypes, json, os, sys, sysconfig
+
+version = sysconfig.get_python_version()
+library = f"libpython{version}.so.1.0"
+folders = [os.path.join(sys.prefix, "lib"), sysconfig.get_config_var("LIBDIR")]
+
+def loads(name):
+    try:
+        return bool(ctypes.CDLL(name))
+    except OSError:
+        return False
+
 print(json.dumps({
     "packages": sysconfig.get_path("purelib"),
-    "version": sysconfig.get_python_version(),
-    "library_folder": sysconfig.get_config_var("LIBDIR"),
+    "version": version,
+    "library": library,
+    "library_loads": any(loads(name) for name in [*(os.path.join(f, library) for f in folders), library]),
+    "library_folders": folders,
 }))
 """
 
@@ -70,7 +83,7 @@ class TritonHome:
             binary=server / "bin" / "tritonserver",
             backend=server / "backends" / "python",
             stub=server / "python_backend_stubs" / found["version"] / "triton_python_backend_stub",
-            libraries=(packages / "nvidia_pytriton.libs", folder / "lib", Path(found["library_folder"])),
+            libraries=(packages / "nvidia_pytriton.libs", *map(Path, found["library_folders"])),
             packages=packages,
         )
         for part in (home.binary, home.backend, home.stub):
@@ -81,6 +94,13 @@ class TritonHome:
                     value=f"Python {found['version']}",
                     fix="Run `make setup` with Python 3.11 or 3.12.",
                 )
+        if not found["library_loads"]:
+            raise ServingError(
+                "Triton's model processes need Python as a shared library.",
+                where=str(folder),
+                value=found["library"],
+                fix=f"Run `make setup`, or install it (Debian, Ubuntu: libpython{found['version']}).",
+            )
         return home
 
     def write_backends(self, folder: Path) -> None:

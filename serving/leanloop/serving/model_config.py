@@ -34,7 +34,7 @@ _TRITON_TYPES: dict[DType, str] = {
 
 
 class TensorSpec(Record):
-    """One named input or output, without its batch axis; -1 is an axis of any length."""
+    """One named input or output, without its batch axis; -1 is an axis of any length, () one number per sample."""
 
     name: Name
     shape: tuple[int, ...]
@@ -142,7 +142,7 @@ def _describe(entry: Any, tensor: TensorSpec) -> None:
     entry.data_type = model_config_pb2.DataType.Value(_TRITON_TYPES[tensor.dtype])
     entry.dims.extend(tensor.shape or (1,))
     if not tensor.shape:
-        # Triton wants at least one axis beside the batch; the model sees and gives none.
+        # Triton carries at least one axis beside the batch; the model sees and gives none.
         entry.reshape.SetInParent()
 
 

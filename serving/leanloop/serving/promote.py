@@ -74,7 +74,7 @@ def promote(
             client.load(spec.name)
             _verify(client, config, dict(zip(numbers, packages, strict=True)))
         except BaseException as error:
-            _restore(client, repository, spec.name, before)
+            _restore(client, repository, spec.name, before, error)
             if not isinstance(error, ServingError):
                 raise
             raise ServingError(
@@ -111,11 +111,25 @@ def _verify(client: TritonClient, config: ModelConfig, packages: dict[int, Packa
         )
 
 
-def _restore(client: TritonClient, repository: ModelRepository, model: str, before: ModelConfig | None) -> None:
+def _restore(
+    client: TritonClient,
+    repository: ModelRepository,
+    model: str,
+    before: ModelConfig | None,
+    cause: BaseException,
+) -> None:
     folder = repository.folder(model)
-    if before is None:
-        (folder / FILE_NAME).unlink(missing_ok=True)
-        client.unload(model)
-    else:
-        before.save(folder)
-        client.load(model)
+    try:
+        if before is None:
+            (folder / FILE_NAME).unlink(missing_ok=True)
+            client.unload(model)
+        else:
+            before.save(folder)
+            client.load(model)
+    except ServingError as error:
+        raise ServingError(
+            "The new version was not promoted, and the server could not be told to go back.",
+            where=f"{model} at {client.grpc_url}",
+            value=f"{cause}\nthen, when going back: {error}",
+            fix="The repository is as it was: restart with `leanloop serve down` and `leanloop serve up`.",
+        ) from cause

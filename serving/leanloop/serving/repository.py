@@ -36,12 +36,14 @@ class Package:
         files: What the runtime loads.
         folder: Where those files are.
         golden: Queries with the answers that this artifact must give.
+        batch_sizes: Compiled for exactly these where the runtime gains by it (OpenVINO), beside any other size.
     """
 
     artifact_id: str
     files: ModelFiles
     folder: Path
     golden: Golden
+    batch_sizes: tuple[int, ...] = (1,)
 
 
 class ModelRepository:
@@ -155,6 +157,7 @@ def _runtime_document(spec: ModelSpec, package: Package, threads: int) -> dict[s
         "main": package.files.main,
         "hints": package.files.hints,
         "threads": threads,
+        "batch_sizes": sorted(set(package.batch_sizes)),
         "inputs": [tensor.model_dump(mode="json") for tensor in spec.inputs],
         "outputs": [tensor.model_dump(mode="json") for tensor in spec.outputs],
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +47,7 @@ class StackState(FileContract):
 
 @dataclass(frozen=True)
 class StackStatus:
-    """What runs, and how every loaded version answers; ``state`` is None when nothing runs."""
+    """What runs, and how every version that should be served answers; ``state`` is None when nothing runs."""
 
     state: StackState | None
     live: bool
@@ -99,7 +99,6 @@ def _start(settings: ServingSettings, folder: Path) -> StackState:
             metrics=_port(settings.metrics_url, "metrics_url"),
         ),
         folder.absolute(),
-        models=models.models(),
         token=_new_token(folder),
         start_timeout=settings.start_timeout_seconds,
         detached=True,
@@ -118,11 +117,20 @@ def _start(settings: ServingSettings, folder: Path) -> StackState:
         )
         state.save(folder)
         server.wait_live()
+        _load_all(settings, folder, models)
     except BaseException:
         server.stop()
         (folder / StackState.filename).unlink(missing_ok=True)
         raise
     return state
+
+
+def _load_all(settings: ServingSettings, folder: Path, models: ModelRepository) -> None:
+    with connect(settings, folder) as client:
+        for model in models.models():
+            # One that fails must not keep the others from serving: the server keeps the reason, `status` tells it.
+            with suppress(ServingError):
+                client.load(model)
 
 
 def down(folder: Path) -> bool:
@@ -141,12 +149,12 @@ def down(folder: Path) -> bool:
 
 
 def status(settings: ServingSettings, folder: Path) -> StackStatus:
-    """What runs now; every loaded version is asked."""
+    """What runs now; every version that should be served is asked."""
     state = _state(folder)
     if state is None or not is_live(state.http_url):
         return StackStatus(state, live=False, versions=())
     with connect(settings, folder) as client:
-        return StackStatus(state, live=True, versions=check_health(client))
+        return StackStatus(state, live=True, versions=check_health(client, ModelRepository(Path(state.repository))))
 
 
 def _state(folder: Path) -> StackState | None:

@@ -47,8 +47,8 @@ class Stage:
         return self._config.versions[-1]
 
     def apply(self, choice: ServingChoice) -> None:
-        """Run all versions with other instances or batching."""
-        self._config = self._config.model_copy(update={"choice": choice})
+        """Serve the newest version alone, with other instances or batching."""
+        self._config = self._config.model_copy(update={"versions": (self.newest,), "choice": choice})
         self._config.save(self._repository.folder(self._config.spec.name))
         self.client.load(self._config.spec.name)
 
@@ -80,8 +80,8 @@ def stage(settings: ServingSettings, spec: ModelSpec, packages: Sequence[Package
         versions = tuple(range(1, len(packages) + 1))
         for version, package in zip(versions, packages, strict=True):
             repository.write_version(spec, version, package, threads)
-        ModelConfig(spec=spec, versions=versions, choice=choice).save(repository.folder(spec.name))
         config = ModelConfig(spec=spec, versions=versions, choice=choice)
+        config.save(repository.folder(spec.name))
         server = TritonServer(
             home, repository.root, Ports.free(), Path(name), start_timeout=settings.start_timeout_seconds
         )

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Self
@@ -30,7 +29,7 @@ _LOG_TAIL_LINES = 30
 
 
 class TritonServer:
-    """One Triton on loopback, in explicit model control.
+    """One Triton on loopback, in explicit model control: it starts without models.
 
     As a context manager it starts, waits until it is live, and is ended when the block is left; it also ends
     when the thread that started it dies. With ``detached`` it outlives its starter.
@@ -40,7 +39,6 @@ class TritonServer:
         repository: Model repository; it must exist.
         ports: Where to listen.
         folder: For the backend links and ``triton.log``.
-        models: Loaded at start; one that fails does not keep the others from serving.
         token: Opens repository, trace, logging and shared-memory calls. Empty: they are open to every local user.
         start_timeout: Seconds until it must be live.
         detached: Let it outlive this process.
@@ -53,7 +51,6 @@ class TritonServer:
         ports: Ports,
         folder: Path,
         *,
-        models: Iterable[str] = (),
         token: str = "",
         start_timeout: float = 60.0,
         detached: bool = False,
@@ -63,7 +60,6 @@ class TritonServer:
         self.ports = ports
         self.log = folder / "triton.log"
         self._backends = folder / "backends"
-        self._models = tuple(models)
         self._token = token
         self._start_timeout = start_timeout
         self._detached = detached
@@ -105,6 +101,8 @@ class TritonServer:
         """
         self.ports.check_free()
         self.home.write_backends(self._backends)
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".previous.log"))
         with self.log.open("wb") as log:
             self._process = self._spawn(log)
         self.id = ProcessId.of(self._process.pid)
@@ -126,7 +124,6 @@ class TritonServer:
             "model-repository": self.repository,
             "backend-directory": self._backends,
             "model-control-mode": "explicit",
-            "exit-on-error": "false",
             "exit-timeout-secs": _EXIT_TIMEOUT_SECONDS,
             # One failed load would turn readiness off for good, whatever serves (triton-inference-server/server#7014).
             "strict-readiness": "false",
@@ -146,7 +143,6 @@ class TritonServer:
             str(self.home.binary),
             "--disable-auto-complete-config",
             *(f"--{name}={value}" for name, value in options.items()),
-            *(f"--load-model={model}" for model in self._models),
         ]
 
     def wait_live(self) -> None:

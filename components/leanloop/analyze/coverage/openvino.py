@@ -1,0 +1,58 @@
+"""OpenVINO: its ONNX frontend says what it converts, and its CPU plugin what it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanloop.analyze.coverage.checks import COVERAGE, describe
+from leanloop.core.contracts import OperatorCoverage
+
+if TYPE_CHECKING:
+    import openvino
+
+_INT8_KERNELS = {
+    "Convolution", "GroupConvolution", "MatMul", "Add", "Multiply", "AvgPool", "MaxPool", "ReduceMean", "Interpolate",
+    "MVN", "NormalizeL2", "LSTMSequence", "GRUSequence",
+}  # fmt: skip
+"""Operators that nncf's CPU setup quantises and that compute (nncf 3.4, common/hardware/setups/cpu.py)."""
+
+_NO_WORK = {"Parameter", "Result", "Constant", "Convert"}
+
+
+@COVERAGE.register("openvino")
+def openvino_coverage(file: Path) -> OperatorCoverage:
+    """Convert as much of an ONNX file as OpenVINO can, and ask the CPU plugin about the rest."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+
+    frontend = FrontEndManager().load_by_framework("onnx")
+    model = frontend.convert_partially(frontend.load(str(file)))
+    operators = [node for node in model.get_ordered_ops() if node.get_type_name() not in _NO_WORK]
+    unconverted = _unconverted(operators)
+    reasons = [f"{name} has no conversion rule" for name in unconverted]
+    if not unconverted:
+        runs = openvino.Core().query_model(model, "CPU")
+        kinds = {node.get_type_name() for node in operators if node.get_friendly_name() not in runs}
+        unconverted = sorted(kinds)
+        reasons = [f"{name} has no CPU kernel" for name in unconverted]
+    quantisable = [node.get_type_name() for node in operators if node.get_type_name() in _INT8_KERNELS]
+    return OperatorCoverage(
+        target="openvino",
+        supported=not unconverted,
+        operators=len(operators),
+        quantisable=len(quantisable),
+        unsupported=tuple(unconverted),
+        note=describe(quantisable, reasons),
+    )
+
+
+def _unconverted(operators: list[openvino.Node]) -> list[str]:
+    unknown = set()
+    for node in operators:
+        if node.get_type_name() == "ONNXFrameworkNode":
+            meta = node.get_attributes()
+            unknown.add(".".join(part for part in (meta["ONNX_META_domain"], meta["ONNX_META_type"]) if part))
+    # What follows an unknown operator fails too, for its input has no type: only the first cause is named.
+    failed = {node.get_friendly_name() for node in operators if node.get_type_name() == "NotSupportedONNXNode"}
+    return sorted(unknown or failed)

@@ -1,0 +1,28 @@
+"""Measuring variants beside each other: latency, memory, size, and how right they are."""
+
+from __future__ import annotations
+
+from leanloop.benchmark.latency import compare_latency, quick_latency
+from leanloop.benchmark.memory import peak_memory
+from leanloop.benchmark.statistics import (
+    NonInferiority,
+    bootstrap_interval,
+    mcnemar,
+    metric_interval,
+    noninferiority,
+    ratio_interval,
+)
+from leanloop.benchmark.variants import benchmark_variants
+
+__all__ = [
+    "NonInferiority",
+    "benchmark_variants",
+    "bootstrap_interval",
+    "compare_latency",
+    "mcnemar",
+    "metric_interval",
+    "noninferiority",
+    "peak_memory",
+    "quick_latency",
+    "ratio_interval",
+]

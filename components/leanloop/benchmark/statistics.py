@@ -1,0 +1,149 @@
+"""Intervals and paired tests: what keeps noise from being read as a difference.
+
+Latencies are summarised per block and resampled over blocks, since calls of one block share the machine's mood.
+Accuracies are resampled over samples, and two models on the same samples are always compared in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from leanloop.bundle import Metric
+from leanloop.core.contracts import Interval
+
+RESAMPLES = 1000
+METRIC_RESAMPLES = 400
+"""Fewer for metrics: one evaluation of an owner's metric can take long."""
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    statistic: Callable[[np.ndarray], float] = np.median,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap (Efron and Tibshirani, 1993) of a statistic.
+
+    Args:
+        values: One per block or sample, [n].
+        statistic: From [n] to a number.
+        confidence: Share of intervals that hold the true value.
+        seed: Of the resampling.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    draws = [statistic(array[rng.integers(0, len(array), len(array))]) for _ in range(RESAMPLES)]
+    return _interval(float(statistic(array)), draws, confidence)
+
+
+def quantile_interval(blocks: Sequence[np.ndarray], quantile: float, confidence: float, seed: int = 0) -> Interval:
+    """A quantile over all calls of all blocks, with an interval that resamples whole blocks."""
+    rng = np.random.default_rng(seed)
+    draws = [
+        float(
+            np.quantile(
+                np.concatenate([blocks[index] for index in rng.integers(0, len(blocks), len(blocks))]), quantile
+            )
+        )
+        for _ in range(RESAMPLES)
+    ]
+    return _interval(float(np.quantile(np.concatenate(blocks), quantile)), draws, confidence)
+
+
+def ratio_interval(
+    numerator: Sequence[float], denominator: Sequence[float], confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """How many times larger the numerator is, paired over blocks of the same round.
+
+    The median of log-ratios, so that exchanging the two gives the reciprocal, and that what slows a whole round
+    cancels.
+    """
+    logarithms = np.log(np.asarray(numerator, dtype=np.float64)) - np.log(np.asarray(denominator, dtype=np.float64))
+    interval = bootstrap_interval(logarithms, np.median, confidence, seed)
+    return Interval(value=np.exp(interval.value), low=np.exp(interval.low), high=np.exp(interval.high))
+
+
+def metric_interval(
+    metric: Metric, outputs: np.ndarray, targets: np.ndarray, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """A metric with its bootstrap interval over samples."""
+    draws = [metric.score(outputs[rows], targets[rows]) for rows in _resampled_rows(len(targets), seed)]
+    return _interval(metric.score(outputs, targets), draws, confidence)
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """Whether a model is at most a margin worse than another.
+
+    Attributes:
+        drop: How much worse it is, in the metric's units; negative when it is better.
+        upper_bound: The drop is below this with the asked confidence, one-sided.
+        margin: The drop that is still allowed.
+    """
+
+    drop: float
+    upper_bound: float
+    margin: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether even the upper bound stays within the margin."""
+        return self.upper_bound <= self.margin
+
+
+def noninferiority(
+    metric: Metric,
+    original: np.ndarray,
+    candidate: np.ndarray,
+    targets: np.ndarray,
+    *,
+    margin: float,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> NonInferiority:
+    """Bound how much worse a candidate is than the original on the same samples, by paired bootstrap.
+
+    Args:
+        metric: The owner's metric.
+        original: The original's first output, [samples, ...].
+        candidate: The candidate's, of the same samples.
+        targets: Labels; for ``agreement`` the original's outputs.
+        margin: Drop that is allowed, in the metric's units.
+        confidence: One-sided.
+        seed: Of the resampling.
+    """
+    draws = [
+        metric.drop(metric.score(original[rows], targets[rows]), metric.score(candidate[rows], targets[rows]))
+        for rows in _resampled_rows(len(targets), seed)
+    ]
+    drop = metric.drop(metric.score(original, targets), metric.score(candidate, targets))
+    return NonInferiority(drop, max(drop, float(np.quantile(draws, confidence))), margin)
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Exact McNemar test: p-value of "both are right equally often" on the same samples, [samples] booleans each.
+
+    Only samples on which exactly one of the two is right tell them apart; under the hypothesis each goes either way
+    with probability 1/2.
+    """
+    only_a = int(np.sum(correct_a & ~correct_b))
+    only_b = int(np.sum(correct_b & ~correct_a))
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def _resampled_rows(samples: int, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, samples, samples) for _ in range(METRIC_RESAMPLES)]
+
+
+def _interval(value: float, draws: Sequence[float], confidence: float) -> Interval:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(draws, (tail, 1.0 - tail))
+    # The estimate of a skewed sample can fall just outside the percentiles.
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))

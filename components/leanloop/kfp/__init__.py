@@ -1,0 +1,1 @@
+"""The steps as Kubeflow Pipelines components: names, artifacts and parameters, and nothing else."""

@@ -1,0 +1,140 @@
+"""Carrying out a recipe: PyTorch techniques, export, the target's files.
+
+What recipes share is made once and kept in the store: ``prefixes/<prefix id>`` holds the shapes and weights after the PyTorch
+techniques, ``exports/<prefix id>`` their fp32 ONNX file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from leanloop.bundle import Bundle
+from leanloop.convert import TARGETS, export_onnx, fp32_onnx
+from leanloop.core.contracts import Candidate, ModelFiles
+from leanloop.core.errors import StoreError
+from leanloop.core.files import read_json, write_json
+from leanloop.optimize.recipe import Recipe, prefix_id
+from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop
+
+CHECKPOINT = "checkpoint"
+"""Folder of a candidate that `rebuild` reads; absent when no technique changed the PyTorch module."""
+
+_SHAPES, _WEIGHTS, _COST = "shapes.json", "weights.safetensors", "cost.json"
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A module after the PyTorch techniques of a recipe.
+
+    Attributes:
+        module: In eval mode.
+        training_seconds: What fine-tuning it cost when it was made.
+    """
+
+    module: nn.Module
+    training_seconds: float
+
+
+def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
+    """Apply PyTorch techniques to a fresh original, or take the stored result."""
+    key = f"prefixes/{prefix_id(configs, workshop.bundle.manifest.digest)}"
+    with tempfile.TemporaryDirectory(prefix="leanloop-prefix-") as scratch:
+        folder = Path(scratch) / "prefix"
+        if not workshop.store.get_folder(key, folder):
+            folder.mkdir()
+            _apply(configs, workshop, folder)
+            workshop.store.put_folder(key, folder)
+        return Prefix(_restore(folder, workshop.bundle), float(read_json(folder / _COST)["training_seconds"]))
+
+
+def make_onnx(configs: Sequence[Config], workshop: Workshop, path: Path) -> None:
+    """Write the fp32 ONNX file after some PyTorch techniques, or of the original when there are none."""
+    digest = workshop.bundle.manifest.digest
+    key = f"exports/{prefix_id(configs, digest)}"
+    if not workshop.store.get_folder(key, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if configs:
+            export_onnx(workshop.bundle, make_prefix(configs, workshop).module, path)
+        else:
+            fp32_onnx(workshop.bundle, path)
+        workshop.store.put_folder(key, path.parent)
+
+
+def make_files(recipe: Recipe, workshop: Workshop, folder: Path) -> ModelFiles:
+    """Carry out a recipe and write the target's files into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="leanloop-export-") as scratch:
+        onnx = Path(scratch) / "export" / "model.onnx"
+        make_onnx(recipe.torch, workshop, onnx)
+        if recipe.graph is None:
+            return TARGETS[recipe.target].convert(onnx, folder, "fp32")
+        technique = TECHNIQUES[recipe.graph.technique]
+        assert isinstance(technique, GraphTechnique)
+        return technique.apply(onnx, folder, recipe.graph, workshop)
+
+
+def keep_checkpoint(recipe: Recipe, workshop: Workshop, folder: Path) -> None:
+    """Copy the stored prefix of a recipe into a candidate's folder, for `rebuild`."""
+    if recipe.torch:
+        digest = workshop.bundle.manifest.digest
+        workshop.store.get_folder(f"prefixes/{prefix_id(recipe.torch, digest)}", folder / CHECKPOINT)
+
+
+def rebuild(folder: Path, bundle: Bundle) -> nn.Module:
+    """The fp32 PyTorch module of a candidate, before export and quantisation.
+
+    Args:
+        folder: The candidate's folder.
+        bundle: The original's bundle, which holds the code.
+
+    Raises:
+        StoreError: The candidate was made from another bundle.
+    """
+    candidate = Candidate.load(folder)
+    if candidate.bundle_digest != bundle.manifest.digest:
+        raise StoreError(
+            "A candidate belongs to another bundle.", where=str(folder), value=candidate.bundle_digest[:16]
+        )
+    checkpoint = folder / CHECKPOINT
+    return _restore(checkpoint, bundle) if checkpoint.is_dir() else bundle.module()
+
+
+def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
+    module, shapes, training_seconds = workshop.bundle.module(), [], 0.0
+    for config in configs:
+        technique = _torch_technique(config.technique)
+        started = time.monotonic()
+        record = technique.apply(module, config, workshop)
+        if technique.trains:
+            training_seconds += time.monotonic() - started
+        if technique.rebuild is not None:
+            shapes.append([technique.name, record])
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    safetensors.torch.save_file(state, folder / _WEIGHTS)
+    write_json(folder / _SHAPES, shapes)
+    write_json(folder / _COST, {"training_seconds": training_seconds})
+
+
+def _restore(folder: Path, bundle: Bundle) -> nn.Module:
+    module = bundle.module()
+    shapes: list[tuple[str, Any]] = read_json(folder / _SHAPES)
+    for name, record in shapes:
+        rebuild_shapes = _torch_technique(name).rebuild
+        assert rebuild_shapes is not None
+        rebuild_shapes(module, record, bundle)
+    module.load_state_dict(safetensors.torch.load_file(folder / _WEIGHTS))
+    return module.eval()
+
+
+def _torch_technique(name: str) -> TorchTechnique:
+    technique = TECHNIQUES[name]
+    assert isinstance(technique, TorchTechnique)
+    return technique

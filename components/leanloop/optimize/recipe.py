@@ -1,0 +1,106 @@
+"""A recipe: what is done to the original, in order, for one target; and the ids that results are kept under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from leanloop.core.contracts import RecipeRecord
+from leanloop.core.errors import SettingsError
+from leanloop.core.files import digest_json
+from leanloop.core.hardware import instruction_sets, tool_versions
+from leanloop.core.names import code_version
+from leanloop.core.settings import TargetName
+from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, read_config
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Techniques in order: any number that change the PyTorch module, then at most one that makes the target's files.
+
+    Attributes:
+        target: Where the result runs.
+        configs: In order.
+    """
+
+    target: TargetName
+    configs: tuple[Config, ...] = ()
+
+    def __post_init__(self) -> None:
+        kinds = [TECHNIQUES[config.technique] for config in self.configs]
+        graph = [kind for kind in kinds if isinstance(kind, GraphTechnique)]
+        if graph and (len(graph) > 1 or kinds[-1] is not graph[0]):
+            raise SettingsError(
+                "A recipe ends with at most one technique that makes a target's files.",
+                value=[config.technique for config in self.configs],
+            )
+        if graph and graph[0].target != self.target:
+            raise SettingsError(
+                f"Technique {graph[0].name!r} makes files for another target.",
+                value=self.target,
+                fix=f"Its target is {graph[0].target}.",
+            )
+
+    @property
+    def torch(self) -> tuple[Config, ...]:
+        """Configs that change the PyTorch module."""
+        return tuple(config for config in self.configs if isinstance(TECHNIQUES[config.technique], TorchTechnique))
+
+    @property
+    def graph(self) -> Config | None:
+        """The config that makes the target's files; None for the plain fp32 conversion."""
+        return next((c for c in self.configs if isinstance(TECHNIQUES[c.technique], GraphTechnique)), None)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it pays for fine-tuning."""
+        return any(TECHNIQUES[config.technique].trains for config in self.configs)
+
+    def untrained(self) -> Recipe:
+        """The same shapes and the same target files, without the fine-tuning: as fast, and quick to make."""
+        return replace(self, configs=tuple(c for c in self.configs if not TECHNIQUES[c.technique].trains))
+
+    def shortened(self) -> Recipe:
+        """The same with much shorter fine-tuning."""
+        return replace(self, configs=tuple(_short(config) for config in self.configs))
+
+    def record(self) -> RecipeRecord:
+        """As data."""
+        return RecipeRecord(target=self.target, techniques=tuple(config.document() for config in self.configs))
+
+    @classmethod
+    def from_record(cls, record: RecipeRecord) -> Recipe:
+        """From data.
+
+        Raises:
+            SettingsError: A technique, field or value is wrong.
+        """
+        return cls(record.target, tuple(read_config(document) for document in record.techniques))
+
+
+def _short(config: Config) -> Config:
+    technique = TECHNIQUES[config.technique]
+    return technique.shorten(config) if isinstance(technique, TorchTechnique) and technique.shorten else config
+
+
+def recipe_id(recipe: Recipe, bundle_digest: str) -> str:
+    """SHA-256 over all that decides a result: recipe, model and data, our code, the tools, the instruction set."""
+    return _id(bundle_digest, recipe.record().model_dump(mode="json"))
+
+
+def prefix_id(configs: Sequence[Config], bundle_digest: str) -> str:
+    """The same for the PyTorch techniques alone, whatever target comes after: recipes that share them share the work."""
+    return _id(bundle_digest, [config.document() for config in configs])
+
+
+def _id(bundle_digest: str, what: Any) -> str:
+    return digest_json(
+        {
+            "what": what,
+            "bundle": bundle_digest,
+            "code_version": code_version(),
+            "tools": tool_versions(),
+            "isa": sorted(instruction_sets()),
+        }
+    )

@@ -1,0 +1,125 @@
+"""How the next trial is chosen: bisection for the strongest shape that still holds the accuracy.
+
+Stronger pruning is faster and smaller, and less accurate. So there is one strength at which the accuracy is just held, and
+each fully trained shape tells on which side of it the rest lies. The sampler keeps, for each shape and effort, a bracket::
+
+    low   strongest that holds the accuracy (or that is too large or too slow anyway: weaker ones are, too)
+    high  weakest above it that does not
+
+and proposes the free strength between them that is farthest from all that is known or under way, so that parallel workers
+share the bracket. When it is closed, the shapes above it are tried again with more training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from leanloop.optimize.space import EFFORTS, Space
+
+STATUS = "status"
+"""User attribute of a finished trial: one of the words below."""
+
+HOLDS = "holds"
+"""A candidate holds the accuracy."""
+FAILS = "fails"
+"""None does, or the short training was hopeless, or the shape cannot be made."""
+NOT_ENOUGH = "not enough"
+"""Timed untrained: still too large or slow for the goal, or no better than what holds already."""
+NO_TIME = "no time"
+"""The budget had no room for its training."""
+DUPLICATE = "duplicate"
+"""Another worker drew the same point at the same moment."""
+
+Point = tuple[str, int, int]
+"""Shape, strength, effort."""
+
+
+class FrontierSampler(BaseSampler):
+    """Proposes the next point of a `Space`; random only when every bracket is closed."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._random = RandomSampler(seed)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All parameters are chosen together."""
+        return distributions(self._space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next point; nothing when all brackets are closed."""
+        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        point = next_point(self._space, others)
+        return {} if point is None else dict(zip(("shape", "strength", "effort"), point, strict=True))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Only reached when all brackets are closed."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The parameters of a trial."""
+    strongest = max((len(configs) for configs in space.shapes.values()), default=0)
+    return {
+        "shape": CategoricalDistribution(tuple(space.shapes) or ("none",)),
+        "strength": IntDistribution(0, strongest),
+        "effort": IntDistribution(min(EFFORTS), max(EFFORTS)),
+    }
+
+
+def point_of(trial: FrozenTrial) -> Point | None:
+    """A trial's point; None while a new trial has none yet."""
+    params = trial.params
+    return (params["shape"], params["strength"], params["effort"]) if len(params) == 3 else None
+
+
+def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
+    """The next point that is worth a trial, given all other trials; None when none is."""
+    for effort in EFFORTS if space.training else EFFORTS[:1]:
+        for shape, configs in space.shapes.items():
+            strength = _bisect(len(configs), _known(trials, shape, effort))
+            if strength is not None:
+                return shape, strength, effort
+    return None
+
+
+def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, str]:
+    """What is known of each strength, as seen from an effort.
+
+    What holds with less training holds with more; what fails with more fails with less.
+    """
+    known: dict[int, str] = {0: HOLDS}
+    for trial in trials:
+        point = point_of(trial)
+        if point is None or point[0] != shape:
+            continue
+        _, strength, own = point
+        status = trial.user_attrs.get(STATUS)
+        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+            if own == effort:
+                known.setdefault(strength, "under way")
+        elif status in (HOLDS, NOT_ENOUGH) and own <= effort:
+            known[strength] = status
+        elif status == FAILS and own >= effort:
+            known[strength] = status
+        elif (status == NO_TIME and own <= effort) or trial.state == TrialState.FAIL:
+            known.setdefault(strength, NO_TIME)
+    return known
+
+
+def _bisect(strongest: int, known: Mapping[int, str]) -> int | None:
+    high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
+    low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high)
+    free = [strength for strength in range(low + 1, high) if strength not in known]
+    marks = [low, high, *known]
+    # On a tie the stronger shape: it trains faster, and a failure there costs the least.
+    return max(free, key=lambda strength: (min(abs(strength - mark) for mark in marks), strength), default=None)

@@ -1,0 +1,127 @@
+"""What the search may try: shapes from mild to strong, times the ways to make each target's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from leanloop.bundle import Bundle
+from leanloop.convert import TARGETS
+from leanloop.core.files import digest_json
+from leanloop.core.hardware import hardware_id, tool_versions
+from leanloop.core.names import code_version
+from leanloop.core.settings import Settings, TargetName
+from leanloop.optimize.recipe import Recipe
+from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, Technique, TorchTechnique
+
+EFFORTS = (1, 2)
+"""How many times the usual fine-tuning a shape is given: more once it is known which shapes fail narrowly."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """One way to make a target's files.
+
+    Attributes:
+        target: Where they run.
+        configs: Of one technique, best first; None stands for the plain fp32 conversion.
+    """
+
+    target: TargetName
+    configs: tuple[Config | None, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The search space.
+
+    Attributes:
+        shapes: By reshaping technique, from mild to strong.
+        training: What follows a reshaping technique.
+        finishes: Ways to make files, of all targets.
+        left_out: Technique or target -> why it is not tried.
+    """
+
+    shapes: Mapping[str, tuple[Config, ...]]
+    training: tuple[Config, ...]
+    finishes: tuple[Finish, ...]
+    left_out: Mapping[str, str]
+
+    def torch(self, shape: str, strength: int, effort: int) -> tuple[Config, ...]:
+        """The PyTorch techniques of one point: none at strength 0, else the shape's config and the training."""
+        if strength == 0:
+            return ()
+        return (self.shapes[shape][strength - 1], *(_lengthened(config, effort) for config in self.training))
+
+    def recipes(self, torch: tuple[Config, ...], finish: Finish) -> tuple[Recipe, ...]:
+        """The recipes of one finish after some PyTorch techniques, best first."""
+        return tuple(
+            Recipe(finish.target, torch if config is None else (*torch, config)) for config in finish.configs
+        )
+
+    def digest(self, settings: Settings) -> str:
+        """Of all that makes results comparable: this space, the goal, the machine, the tools. One study each."""
+        return digest_json(
+            {
+                "shapes": {name: [config.document() for config in configs] for name, configs in self.shapes.items()},
+                "training": [config.document() for config in self.training],
+                "finishes": [
+                    [finish.target, [None if config is None else config.document() for config in finish.configs]]
+                    for finish in self.finishes
+                ],
+                "goal": settings.goal.model_dump(mode="json"),
+                "seed": settings.optimize.seed,
+                "hardware": hardware_id(),
+                "tools": tool_versions(),
+                "code_version": code_version(),
+            }
+        )
+
+
+def make_space(bundle: Bundle, settings: Settings) -> Space:
+    """The space of a bundle under its settings.
+
+    Raises:
+        SettingsError: A technique of the settings is not registered.
+    """
+    budget, left_out = settings.optimize.budget_minutes, {}
+    targets: list[TargetName] = []
+    for target in settings.targets:
+        if reason := TARGETS[target].can_convert() or TARGETS[target].can_run():
+            left_out[f"target {target}"] = reason
+        else:
+            targets.append(target)
+    shapes: dict[str, tuple[Config, ...]] = {}
+    training: list[Config] = []
+    finishes = [Finish(target, (None,)) for target in targets]
+    for name in settings.optimize.techniques:
+        technique = TECHNIQUES[name]
+        reason = technique.why_not(bundle) or _without_target(technique, targets)
+        if reason:
+            left_out[name] = reason
+            continue
+        configs = tuple(technique.choices(bundle, budget))
+        if isinstance(technique, GraphTechnique):
+            finishes.append(Finish(technique.target, configs))
+        elif technique.trains:
+            training.append(_seeded(configs[0], settings.optimize.seed))
+        else:
+            shapes[name] = configs
+    return Space(shapes, tuple(training), tuple(finishes), left_out)
+
+
+def _without_target(technique: Technique, targets: list[TargetName]) -> str | None:
+    if isinstance(technique, GraphTechnique) and technique.target not in targets:
+        return f"its target, {technique.target}, is not among the targets"
+    return None
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    return replace(config, seed=seed) if any(field.name == "seed" for field in fields(config)) else config
+
+
+def _lengthened(config: Config, times: int) -> Config:
+    technique = TECHNIQUES[config.technique]
+    if times == 1 or not isinstance(technique, TorchTechnique) or technique.lengthen is None:
+        return config
+    return technique.lengthen(config, times)

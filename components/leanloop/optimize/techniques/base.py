@@ -1,0 +1,160 @@
+"""What a technique is: a frozen config, a handler, and a row in the `TECHNIQUES` registry.
+
+Adding a technique touches one file::
+
+    @dataclass(frozen=True)
+    class HalveConfig(Config):
+        technique: ClassVar[str] = "halve"
+        times: int = 1
+
+    TECHNIQUES.register("halve")(TorchTechnique("halve", HalveConfig, why_not, choices, apply=halve, rebuild=halve_again))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from leanloop.bundle import Bundle
+from leanloop.core.contracts import ModelFiles
+from leanloop.core.errors import SettingsError
+from leanloop.core.registry import Registry
+from leanloop.core.store import Store
+
+
+@dataclass(frozen=True)
+class Config:
+    """One technique with its settings: part of a recipe, and so of its id. Fields are plain JSON values.
+
+    Attributes:
+        version: Raised when the same fields come to mean something else; an id then changes, and no old result is
+            taken for a new one.
+    """
+
+    technique: ClassVar[str]
+    version: int = 1
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: ``{"technique": name, "version": n, ...its fields}``."""
+        return {"technique": self.technique, **dataclasses.asdict(self)}
+
+
+def check(condition: bool, config: Config, name: str, allowed: str) -> None:
+    """Refuse a config whose field ``name`` is not what is ``allowed``.
+
+    Raises:
+        SettingsError: With the technique, the field and its value.
+    """
+    if not condition:
+        raise SettingsError(
+            f"Wrong value for {name!r} of technique {config.technique!r}.",
+            value=getattr(config, name),
+            fix=f"It must be {allowed}.",
+        )
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What handlers work with.
+
+    Attributes:
+        bundle: The owner's model and data.
+        store: Keeps what several trials need, such as the original's outputs on the training data.
+        threads: CPU threads that this worker may use.
+    """
+
+    bundle: Bundle
+    store: Store
+    threads: int
+
+
+ApplyTorch = Callable[[nn.Module, Any, Workshop], Any]
+"""``(module, config, workshop) -> record``: changes the module in place; the record is JSON for `RebuildTorch`."""
+
+RebuildTorch = Callable[[nn.Module, Any, Bundle], None]
+"""``(fresh module, record, bundle)``: gives it the shapes that `ApplyTorch` gave; weights are loaded afterwards."""
+
+ApplyGraph = Callable[[Path, Path, Any, Workshop], ModelFiles]
+"""``(fp32 ONNX file, folder, config, workshop) -> files`` that a runtime loads, written into the folder."""
+
+
+@dataclass(frozen=True)
+class TorchTechnique:
+    """Changes the PyTorch module, before it is exported.
+
+    Attributes:
+        name: As in the settings.
+        config: Its config class.
+        why_not: Why it cannot work with a bundle; None when it can.
+        choices: Configs to try, in order: what reshapes goes from mild to strong.
+        apply: See `ApplyTorch`.
+        rebuild: See `RebuildTorch`; None when shapes stay as they are.
+        shorten: A much cheaper config that tells early how well the full one will do; None when it does not train.
+        work: How many samples it trains on, all passes together: what its time grows with.
+        lengthen: A config that trains so many times as long.
+    """
+
+    name: str
+    config: type[Config]
+    why_not: Callable[[Bundle], str | None]
+    choices: Callable[[Bundle, float], Sequence[Config]]
+    apply: ApplyTorch
+    rebuild: RebuildTorch | None = None
+    shorten: Callable[[Any], Config] | None = None
+    work: Callable[[Any, Bundle], float] | None = None
+    lengthen: Callable[[Any, int], Config] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it needs the training data and time."""
+        return self.shorten is not None
+
+
+@dataclass(frozen=True)
+class GraphTechnique:
+    """Makes a target's files from the exported fp32 ONNX file.
+
+    Attributes:
+        name: As in the settings.
+        config: Its config class.
+        target: The target whose files it makes.
+        why_not: Why it cannot work with a bundle on this machine; None when it can.
+        choices: Configs to try, best first; later ones are tried when the first costs too much accuracy.
+        apply: See `ApplyGraph`.
+    """
+
+    name: str
+    config: type[Config]
+    target: str
+    why_not: Callable[[Bundle], str | None]
+    choices: Callable[[Bundle, float], Sequence[Config]]
+    apply: ApplyGraph
+    trains: bool = field(default=False, init=False)
+
+
+Technique = TorchTechnique | GraphTechnique
+
+TECHNIQUES: Registry[Technique] = Registry("technique")
+
+
+def read_config(document: dict[str, Any]) -> Config:
+    """A config from `Config.document`.
+
+    Raises:
+        SettingsError: The technique or a field is unknown, or a value is wrong.
+    """
+    fields = dict(document)
+    kind = TECHNIQUES[fields.pop("technique")].config
+    known = {item.name for item in dataclasses.fields(kind)}
+    if unknown := sorted(fields.keys() - known):
+        raise SettingsError(
+            f"Technique {kind.technique!r} has no such field.",
+            value=", ".join(unknown),
+            fix=f"Its fields: {', '.join(sorted(known))}.",
+        )
+    return kind(**fields)

@@ -1,0 +1,198 @@
+"""Structured channel pruning: remove whole channels, so that what is left is a smaller dense network.
+
+A channel of one layer is tied to others: the batch-norm behind it, the layer that reads it, and, through a residual
+sum, channels of other layers. Torch-Pruning traces these ties and removes a group as one. Within each group the channels
+of least importance go; importance is the L2 norm of a channel's weights over its group, or, by Taylor expansion, how
+much the loss would change without it: ``|sum(w * dL/dw)|``.
+
+Shapes: keeping a share ``k`` of all channels keeps about ``k^2`` of the weights and of the multiply-adds. How much time
+that saves is another matter (kernels like multiples of 8 and 16), so the search measures it.
+
+Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023; Molchanov et al., "Importance Estimation for
+Neural Network Pruning", CVPR 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanloop.bundle import Bundle, tensors
+from leanloop.core.errors import TrialError
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
+
+_TRACE_SAMPLES = 2
+_TAYLOR_SAMPLES = 512
+_STEPS = 16
+_PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class ChannelPruningConfig(Config):
+    """How many channels to remove, and which.
+
+    Attributes:
+        ratio: Share of the channels to remove from each group.
+        round_to: Channel counts stay multiples of this.
+        importance: ``magnitude`` or ``taylor`` (needs labels).
+    """
+
+    technique: ClassVar[str] = "channel_pruning"
+    ratio: float = 0.5
+    round_to: int = 8
+    importance: str = "magnitude"
+
+    def __post_init__(self) -> None:
+        check(0 < self.ratio < 1, self, "ratio", "between 0 and 1")
+        check(self.round_to >= 1, self, "round_to", "at least 1")
+        check(self.importance in ("magnitude", "taylor"), self, "importance", "magnitude or taylor")
+
+
+def why_not(bundle: Bundle) -> str | None:
+    """Pruned networks need fine-tuning, and so an architecture in code and training data."""
+    if bundle.manifest.kind != "factory":
+        return f"post-training techniques only: a {bundle.manifest.kind} model has no factory that can be reshaped"
+    if "train" not in bundle.manifest.splits:
+        return "post-training techniques only: there is no training data to fine-tune on"
+    return None
+
+
+def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ChannelPruningConfig]:
+    """Ratios from 1/16 to 15/16; channel counts stay as round as the narrowest layer allows."""
+    narrowest = min((_width(layer) for layer in _prunable(bundle.module()).values()), default=1)
+    round_to = next(size for size in (8, 4, 2, 1) if narrowest >= 4 * size or size == 1)
+    return [ChannelPruningConfig(ratio=step / _STEPS, round_to=round_to) for step in range(1, _STEPS)]
+
+
+def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -> Any:
+    """Prune in place.
+
+    Returns:
+        The history ``[[layer, is_output_channels, indices], ...]`` that `replay` takes.
+
+    Raises:
+        TrialError: Nothing could be removed, or the model does not run, or answers in other shapes, afterwards.
+    """
+    import torch_pruning
+
+    inputs = _trace_inputs(workshop.bundle)
+    before = _shapes(module, inputs)
+    graph = torch_pruning.DependencyGraph().build_dependency(module, inputs)
+    # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
+    pruner = torch_pruning.pruner.BasePruner(
+        module,
+        inputs,
+        importance=(
+            torch_pruning.importance.GroupTaylorImportance()
+            if config.importance == "taylor"
+            else torch_pruning.importance.GroupMagnitudeImportance(p=2)
+        ),
+        pruning_ratio=config.ratio,
+        max_pruning_ratio=1.0,
+        round_to=config.round_to,
+        ignored_layers=output_layers(module, graph),
+        in_channel_groups={},
+        out_channel_groups={},
+        num_heads={layer: layer.num_heads for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)},
+    )
+    if config.importance == "taylor":
+        _gather_gradients(module, workshop.bundle)
+    pruner.step()
+    module.zero_grad(set_to_none=True)
+    history = [
+        [name, bool(output), [int(index) for index in indices]] for name, output, indices in pruner.pruning_history()
+    ]
+    if not history:
+        raise TrialError("No channel can be removed.", value=f"ratio {config.ratio}, multiples of {config.round_to}")
+    _check_shapes(module, inputs, before)
+    return history
+
+
+def replay(module: nn.Module, history: Any, bundle: Bundle) -> None:
+    """Give a fresh module the shapes of a pruned one."""
+    import torch_pruning
+
+    graph = torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(bundle))
+    graph.load_pruning_history([(name, output, indices) for name, output, indices in history])
+
+
+def output_layers(module: nn.Module, graph: Any) -> list[nn.Module]:
+    """Layers whose channels are the model's outputs: no other layer reads them on the way out."""
+    return [
+        layer for layer in _prunable(module).values() if layer in graph.module2node and _reaches_output(layer, graph)
+    ]
+
+
+def _reaches_output(layer: nn.Module, graph: Any) -> bool:
+    waiting, seen = [graph.module2node[layer]], set()
+    while waiting:
+        node = waiting.pop()
+        if not node.outputs:
+            return True
+        for after in node.outputs:
+            if id(after) not in seen and not isinstance(after.module, _PRUNABLE):
+                seen.add(id(after))
+                waiting.append(after)
+    return False
+
+
+def _prunable(module: nn.Module) -> dict[str, nn.Module]:
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, _PRUNABLE)}
+
+
+def _width(layer: nn.Module) -> int:
+    return int(layer.weight.shape[0])  # type: ignore[index, union-attr]
+
+
+def _trace_inputs(bundle: Bundle) -> tuple[Tensor, ...]:
+    return tuple(values[:_TRACE_SAMPLES] for values in tensors(bundle.samples))
+
+
+def _shapes(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[torch.Size]:
+    with torch.no_grad():
+        result = module(*inputs)
+    values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
+    return [value.shape for value in values]
+
+
+def _check_shapes(module: nn.Module, inputs: tuple[Tensor, ...], before: list[torch.Size]) -> None:
+    try:
+        after = _shapes(module, inputs)
+    except RuntimeError as error:
+        raise TrialError(
+            "The pruned model does not run: its forward function has sizes written into it.", value=error
+        ) from error
+    if after != before:
+        raise TrialError("Pruning has changed the shape of the outputs.", value=f"{after}, not {before}")
+
+
+def _gather_gradients(module: nn.Module, bundle: Bundle) -> None:
+    part = bundle.split("train").take(slice(0, _TAYLOR_SAMPLES))
+    if part.targets is None:
+        raise TrialError("Taylor importance needs labelled training data.", fix="Use importance: magnitude.")
+    targets = torch.from_numpy(part.targets)
+    result = module(*tensors(part.inputs))
+    first = next(iter(result.values())) if isinstance(result, dict) else result
+    first = first[0] if isinstance(first, (tuple, list)) else first
+    if bundle.manifest.task == "classification":
+        loss = functional.cross_entropy(first.float(), targets.long())
+    else:
+        loss = functional.mse_loss(first.float(), targets.float().reshape(first.shape))
+    loss.backward()
+
+
+TECHNIQUES.register(ChannelPruningConfig.technique)(
+    TorchTechnique(
+        name=ChannelPruningConfig.technique,
+        config=ChannelPruningConfig,
+        why_not=why_not,
+        choices=choices,
+        apply=prune,
+        rebuild=replay,
+    )
+)

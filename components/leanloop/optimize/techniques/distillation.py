@@ -1,0 +1,302 @@
+"""Fine-tuning with knowledge distillation: a smaller network learns from the original's answers beside the labels.
+
+The original (teacher) tells more than a label: which wrong classes are nearly right. With logits ``s`` of the student
+and ``t`` of the teacher, [N, classes], labels ``y`` and a temperature ``T`` that softens both::
+
+    loss = alpha * CE(s, y) + (1 - alpha) * T^2 * KL(softmax(t / T) || softmax(s / T))
+
+``T^2`` keeps the gradients of the second term as large as those of the first at every temperature. Without labels only
+the second term is left; a regression learns the mean squared distance to the teacher (and to the targets).
+
+Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanloop.bundle import Bundle, Split, tensors
+from leanloop.core.errors import TrialError
+from leanloop.core.events import emit
+from leanloop.core.hardware import instruction_sets
+from leanloop.core.measure_lock import TrainingTurn
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
+
+_BATCH = 128
+_TEACHER_BATCH = 256
+_LEAST_STEPS = 600
+_EVENT_STEPS = 50
+_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
+
+
+@dataclass(frozen=True)
+class DistillationConfig(Config):
+    """How long to fine-tune, and on which loss.
+
+    Attributes:
+        epochs: Passes over the training samples.
+        samples: Use only so many, drawn by the seed; 0 uses all.
+        batch_size: Samples per step.
+        learning_rate: Peak of the one-cycle schedule.
+        optimizer: ``sgd`` (Nesterov momentum 0.9) or ``adamw``.
+        weight_decay: On all weights.
+        alpha: Share of the labels' loss.
+        temperature: Softens both distributions.
+        seed: Of the samples' order.
+    """
+
+    technique: ClassVar[str] = "distillation"
+    epochs: int = 3
+    samples: int = 0
+    batch_size: int = _BATCH
+    learning_rate: float = 0.05
+    optimizer: str = "sgd"
+    weight_decay: float = 5e-4
+    alpha: float = 0.7
+    temperature: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, self, "epochs", "at least 1")
+        check(self.samples >= 0, self, "samples", "0 (all) or more")
+        check(self.batch_size >= 2, self, "batch_size", "at least 2: batch-norm needs a spread")
+        check(self.learning_rate > 0, self, "learning_rate", "above 0")
+        check(self.optimizer in ("sgd", "adamw"), self, "optimizer", "sgd or adamw")
+        check(self.weight_decay >= 0, self, "weight_decay", "0 or more")
+        check(0 <= self.alpha <= 1, self, "alpha", "between 0 and 1")
+        check(self.temperature > 0, self, "temperature", "above 0")
+
+
+def why_not(bundle: Bundle) -> str | None:
+    """Training needs training data, and weights that can change."""
+    if "train" not in bundle.manifest.splits:
+        return "post-training techniques only: there is no training data"
+    if bundle.manifest.kind != "factory":
+        return f"post-training techniques only: a {bundle.manifest.kind} model is not trained further"
+    return None
+
+
+def choices(bundle: Bundle, budget_minutes: float) -> Sequence[DistillationConfig]:
+    """As many epochs as the budget bears, and more on small data, so that the schedule has enough steps."""
+    steps_per_epoch = max(1, bundle.manifest.splits["train"].samples // _BATCH)
+    epochs = max(min(max(round(budget_minutes / 2), 2), 8), math.ceil(_LEAST_STEPS / steps_per_epoch))
+    if bundle.manifest.task == "regression" or _normalises_layers(bundle.module()):
+        return [DistillationConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01)]
+    return [DistillationConfig(epochs=epochs)]
+
+
+def shorten(config: DistillationConfig) -> DistillationConfig:
+    """One epoch over at most 40 batches: a twentieth of the price or less, and batch times to estimate the rest by."""
+    return replace(config, epochs=1, samples=40 * config.batch_size)
+
+
+def lengthen(config: DistillationConfig, times: int) -> DistillationConfig:
+    """So many times the epochs, on one longer cycle."""
+    return replace(config, epochs=config.epochs * times)
+
+
+def work(config: DistillationConfig, bundle: Bundle) -> float:
+    """Samples passed through, all epochs together."""
+    samples = bundle.manifest.splits["train"].samples
+    return config.epochs * min(config.samples or samples, samples)
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor | None, alpha: float, temperature: float
+) -> Tensor:
+    """``alpha * CE + (1 - alpha) * T^2 * KL``; without labels the second term alone.
+
+    Args:
+        student: Logits, [N, classes].
+        teacher: Logits, [N, classes].
+        labels: Class indices, [N].
+        alpha: Share of the labels' loss.
+        temperature: Softens both distributions.
+    """
+    soft = temperature**2 * functional.kl_div(
+        functional.log_softmax(student / temperature, dim=-1),
+        functional.log_softmax(teacher / temperature, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return soft if labels is None else alpha * functional.cross_entropy(student, labels) + (1 - alpha) * soft
+
+
+def regression_loss(student: Tensor, teacher: Tensor, targets: Tensor | None, alpha: float) -> Tensor:
+    """``alpha * MSE(student, targets) + (1 - alpha) * MSE(student, teacher)``; without targets the second term alone."""
+    soft = functional.mse_loss(student, teacher)
+    if targets is None:
+        return soft
+    return alpha * functional.mse_loss(student, targets.reshape(student.shape)) + (1 - alpha) * soft
+
+
+def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) -> None:
+    """Fine-tune in place; batches are drawn from whole tensors in memory, and wait while somebody measures.
+
+    Raises:
+        TrialError: The loss is no longer a number.
+    """
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(workshop.threads)
+    _keep_freed_memory()
+    split, teacher = workshop.bundle.split("train"), teacher_outputs(workshop)
+    order = np.random.default_rng(config.seed)
+    if config.samples and config.samples < len(split):
+        rows = np.sort(order.permutation(len(split))[: config.samples])
+        split, teacher = split.take(rows), [values[rows] for values in teacher]
+    inputs, targets, soft = _as_tensors(split, teacher)
+    is_image = [values.ndim == 4 for values in inputs]
+    module.train()
+    if any(is_image):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps_per_epoch = max(1, len(split) // config.batch_size)
+    steps = config.epochs * steps_per_epoch
+    optimizer, schedule = _optimizer(module, config, steps)
+    turn, step = TrainingTurn(), 0
+    try:
+        for _ in range(config.epochs):
+            permuted = torch.from_numpy(order.permutation(len(split)))
+            for batch in permuted.split(config.batch_size)[:steps_per_epoch]:
+                with turn:
+                    taken = [
+                        values[batch].contiguous(memory_format=torch.channels_last) if image else values[batch]
+                        for values, image in zip(inputs, is_image, strict=True)
+                    ]
+                    with torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
+                        result = module(*taken)
+                    loss = _loss(
+                        _outputs(result),
+                        [values[batch] for values in soft],
+                        None if targets is None else targets[batch],
+                        config,
+                        workshop.bundle.manifest.task,
+                    )
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    schedule.step()
+                step += 1
+                if step % _EVENT_STEPS == 0 or step == steps:
+                    value = float(loss.detach())
+                    if not math.isfinite(value):
+                        raise TrialError("Fine-tuning diverged: the loss is not a number.", value=f"step {step}")
+                    emit("training", done=step, total=steps, loss=round(value, 4))
+    finally:
+        turn.close()
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module.eval()
+
+
+def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
+    """The original's outputs on all training samples, in order; computed once per bundle and kept in the store."""
+    key = f"teachers/{workshop.bundle.manifest.digest}"
+    with tempfile.TemporaryDirectory(prefix="leanloop-teacher-") as scratch:
+        folder = Path(scratch) / "teacher"
+        if not workshop.store.get_folder(key, folder):
+            folder.mkdir()
+            np.savez(folder / "outputs.npz", allow_pickle=False, **_run_teacher(workshop))
+            workshop.store.put_folder(key, folder)
+        with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
+            return [archive[name] for name in workshop.bundle.manifest.outputs]
+
+
+def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:
+    bundle = workshop.bundle
+    torch.set_num_threads(workshop.threads)
+    module, turn, parts = bundle.module(), TrainingTurn(), []
+    try:
+        for batch in bundle.split("train").batches(_TEACHER_BATCH):
+            with turn, torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
+                parts.append(bundle.call(module, batch.inputs))
+    finally:
+        turn.close()
+    return {name: np.concatenate([part[name] for part in parts]) for name in bundle.manifest.outputs}
+
+
+def _as_tensors(split: Split, teacher: list[np.ndarray]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
+    targets = None if split.targets is None else torch.from_numpy(split.targets)
+    return list(tensors(split.inputs)), targets, [torch.from_numpy(values).float() for values in teacher]
+
+
+def _outputs(result: object) -> list[Tensor]:
+    values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
+    return [value.float() for value in values]
+
+
+def _loss(
+    student: list[Tensor], teacher: list[Tensor], targets: Tensor | None, config: DistillationConfig, task: str
+) -> Tensor:
+    # The first output is the one that the targets belong to; further ones follow the teacher.
+    first, further = student[0], zip(student[1:], teacher[1:], strict=True)
+    if task == "classification" and first.ndim > 1 and first.shape[-1] > 1:
+        labels = None if targets is None else targets.long()
+        loss = distillation_loss(first, teacher[0], labels, config.alpha, config.temperature)
+    elif task == "classification":
+        loss = _binary_loss(first.reshape(-1), teacher[0].reshape(-1), targets, config)
+    else:
+        loss = regression_loss(first, teacher[0], None if targets is None else targets.float(), config.alpha)
+    return loss + sum((functional.mse_loss(mine, theirs) for mine, theirs in further), torch.zeros(()))
+
+
+def _binary_loss(student: Tensor, teacher: Tensor, labels: Tensor | None, config: DistillationConfig) -> Tensor:
+    # A single score is the logit of two classes, [0, score].
+    two = [torch.stack([torch.zeros_like(score), score], dim=-1) for score in (student, teacher)]
+    return distillation_loss(*two, None if labels is None else labels.long(), config.alpha, config.temperature)
+
+
+def _optimizer(
+    module: nn.Module, config: DistillationConfig, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            module.parameters(), config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.25
+    )
+
+
+def _normalises_layers(module: nn.Module) -> bool:
+    # What is built on layer norm (transformers) does not train well under plain momentum.
+    return any(isinstance(layer, nn.LayerNorm) for layer in module.modules())
+
+
+def _has_bf16() -> bool:
+    return bool(instruction_sets() & {"amx_bf16", "avx512_bf16"})
+
+
+def _keep_freed_memory() -> None:
+    # glibc gives large freed blocks back to the kernel, and every batch then pays for fresh pages: a fifth of the time.
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MALLOC_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+TECHNIQUES.register(DistillationConfig.technique)(
+    TorchTechnique(
+        name=DistillationConfig.technique,
+        config=DistillationConfig,
+        why_not=why_not,
+        choices=choices,
+        apply=distil,
+        shorten=shorten,
+        work=work,
+        lengthen=lengthen,
+    )
+)

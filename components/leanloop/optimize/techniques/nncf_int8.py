@@ -1,0 +1,98 @@
+"""Post-training INT8 for OpenVINO by NNCF.
+
+Fake-quantise nodes are put where the CPU plugin has integer kernels, ranges come from the calibration split, and a fast
+bias correction takes out the mean error that rounding the weights adds to each layer: ``bias += E[y_fp32 - y_int8]``.
+
+On CPUs with AMX the ``CPU_SPR`` scheme is used, which leaves out one quantiser before a residual sum. The overflow fix (7-bit
+ranges) is for CPUs without VNNI only.
+
+Source: NNCF, "Post-Training Quantization" documentation; Nagel et al., "Data-Free Quantization", ICCV 2019 (bias correction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from leanloop.bundle import Arrays, Bundle
+from leanloop.convert import TARGETS, ir_model_files
+from leanloop.core.contracts import ModelFiles
+from leanloop.core.errors import TrialError
+from leanloop.core.hardware import instruction_sets
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique, Workshop, check
+
+_BATCH = 10
+
+
+@dataclass(frozen=True)
+class NncfInt8Config(Config):
+    """Which quantisation scheme, on how many samples.
+
+    Attributes:
+        preset: ``mixed`` (asymmetric activations) or ``performance`` (symmetric).
+        samples: Of the calibration split, at most.
+    """
+
+    technique: ClassVar[str] = "nncf_int8"
+    preset: str = "mixed"
+    samples: int = 300
+
+    def __post_init__(self) -> None:
+        check(self.preset in ("mixed", "performance"), self, "preset", "mixed or performance")
+        check(self.samples >= 1, self, "samples", "at least 1")
+
+
+def why_not(bundle: Bundle) -> str | None:
+    """Needs the OpenVINO extra."""
+    return TARGETS["openvino"].can_convert()
+
+
+def choices(bundle: Bundle, budget_minutes: float) -> Sequence[NncfInt8Config]:
+    """Asymmetric activations, then symmetric ones."""
+    return [NncfInt8Config(), NncfInt8Config(preset="performance")]
+
+
+def quantise(source: Path, folder: Path, config: NncfInt8Config, workshop: Workshop) -> ModelFiles:
+    """Convert an fp32 ONNX file, quantise it and write the IR.
+
+    Raises:
+        TrialError: NNCF found nothing to quantise.
+    """
+    # Here, not above: importing NNCF takes seconds.
+    import nncf
+    import openvino
+
+    split = workshop.bundle.split("calibration").take(slice(0, config.samples))
+    batches: list[Arrays] = [batch.inputs for batch in split.batches(min(_BATCH, len(split)))]
+    isa = instruction_sets()
+    quantised = nncf.quantize(
+        openvino.convert_model(str(source)),
+        nncf.Dataset(batches),
+        preset=nncf.QuantizationPreset(config.preset),
+        target_device=nncf.TargetDevice.CPU_SPR if "amx_int8" in isa else nncf.TargetDevice.CPU,
+        subset_size=len(batches),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=(
+                nncf.OverflowFix.DISABLE if isa & {"avx512_vnni", "avx_vnni"} else nncf.OverflowFix.FIRST_LAYER
+            )
+        ),
+    )
+    if not any(operation.get_type_name() == "FakeQuantize" for operation in quantised.get_ops()):
+        raise TrialError("NNCF found no operator to quantise.", where=str(source))
+    folder.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(quantised, str(folder / "model.xml"), compress_to_fp16=True)
+    return ir_model_files(folder, "int8")
+
+
+TECHNIQUES.register(NncfInt8Config.technique)(
+    GraphTechnique(
+        name=NncfInt8Config.technique,
+        config=NncfInt8Config,
+        target="openvino",
+        why_not=why_not,
+        choices=choices,
+        apply=quantise,
+    )
+)

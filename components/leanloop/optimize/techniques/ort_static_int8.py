@@ -1,0 +1,172 @@
+"""Static INT8 for ONNX Runtime: weights and activations in 8 bits, activation ranges measured beforehand.
+
+A tensor ``x`` becomes ``q = clip(round(x / scale) + zero_point)``. Weights: signed, symmetric (zero point 0), one scale per
+tensor or per output channel. Activations: unsigned, one scale and zero point per tensor, from the ranges seen on the
+calibration split. The graph is written with QuantizeLinear/DequantizeLinear pairs, which ONNX Runtime fuses into integer
+kernels.
+
+Why U8 activations with S8 weights, though the API's defaults are S8 with S8: on x86 only this pair reaches the VNNI and AMX
+kernels, and signed activations of residual graphs fall back to fp32 between the pairs. Without VNNI the sum of two products can
+overflow 16 bits, so weights are kept to 7 bits there (``reduce_range``).
+
+Source: ONNX Runtime, documentation of ``quantize_static``; Nagel et al., "A White Paper on Neural Network Quantization", 2021.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx
+
+from leanloop.bundle import Bundle, Split
+from leanloop.convert import onnx_model_files
+from leanloop.core.contracts import ModelFiles
+from leanloop.core.errors import TrialError
+from leanloop.core.events import emit
+from leanloop.core.hardware import instruction_sets
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique, Workshop, check
+
+_CHUNK = 32
+_OPERATORS = ("Conv", "MatMul", "Gemm", "Add")
+_HEAVY = ("Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "FusedGemm")
+_INTEGER = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "ConvInteger", "DynamicQuantizeMatMul")
+
+
+@dataclass(frozen=True)
+class OrtStaticInt8Config(Config):
+    """How ranges are found, and how fine the weights' scales are.
+
+    Attributes:
+        per_channel: One scale per output channel instead of one per weight tensor.
+        calibration: ``minmax``, or ``percentile`` (99.999 %, ignores outliers).
+        samples: Of the calibration split, at most.
+    """
+
+    technique: ClassVar[str] = "ort_static_int8"
+    per_channel: bool = True
+    calibration: str = "minmax"
+    samples: int = 512
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.per_channel, bool), self, "per_channel", "true or false")
+        check(self.calibration in ("minmax", "percentile"), self, "calibration", "minmax or percentile")
+        check(self.samples >= 1, self, "samples", "at least 1")
+
+
+def why_not(bundle: Bundle) -> str | None:
+    """Every bundle has a calibration split, and the runtime comes with leanloop."""
+    return None
+
+
+def choices(bundle: Bundle, budget_minutes: float) -> Sequence[OrtStaticInt8Config]:
+    """Per channel first; the others trade accuracy in other ways."""
+    return [
+        OrtStaticInt8Config(),
+        OrtStaticInt8Config(calibration="percentile"),
+        OrtStaticInt8Config(per_channel=False),
+    ]
+
+
+def quantise(source: Path, folder: Path, config: OrtStaticInt8Config, workshop: Workshop) -> ModelFiles:
+    """Quantise an fp32 ONNX file.
+
+    Raises:
+        TrialError: No heavy operator came out as an integer kernel.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    split = workshop.bundle.split("calibration").take(slice(0, config.samples))
+    arm = platform.machine() in ("aarch64", "arm64")
+    target = folder / "model.onnx"
+    with tempfile.TemporaryDirectory(prefix="leanloop-int8-") as scratch:
+        prepared, ranges = Path(scratch) / "prepared.onnx", Path(scratch) / "ranges.json"
+        quant_pre_process(str(source), str(prepared))
+        measure_ranges(prepared, ranges, split, config.calibration, Path(scratch))
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_OPERATORS),
+            per_channel=config.per_channel,
+            reduce_range=not arm and not instruction_sets() & {"avx512_vnni", "avx_vnni"},
+            activation_type=quantization.QuantType.QInt8 if arm else quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=_method(config.calibration),
+            calibration_cache_path=ranges,
+            extra_options={"WeightSymmetric": True, "ActivationSymmetric": arm},
+        )
+    share = integer_share(target)
+    emit("int8_coverage", technique=config.technique, share=round(share, 3))
+    if share == 0:
+        raise TrialError("No operator runs in INT8.", where=str(source), fix="Leave this technique out.")
+    return onnx_model_files(target, "int8")
+
+
+def measure_ranges(model: Path, ranges: Path, split: Split, calibration: str, scratch: Path) -> None:
+    """Run the samples through the fp32 model in small chunks, and write the merged range of each activation as JSON.
+
+    ONNX Runtime's own chunking (``CalibMaxIntermediateOutputs``, 1.31) forgets all chunks but the last, and without
+    chunks histograms keep every activation of every sample in memory. Handing the calibrator one chunk at a time merges
+    rightly and keeps one chunk.
+    """
+    from onnxruntime.quantization import CalibrationDataReader
+    from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """One chunk."""
+
+        def __init__(self, chunk: Split) -> None:
+            self._left: Iterator[Any] = iter([chunk.inputs])
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    calibrator = create_calibrator(
+        model,
+        list(_OPERATORS),
+        augmented_model_path=str(scratch / "augmented.onnx"),
+        calibrate_method=_method(calibration),
+        extra_options={"symmetric": False},
+    )
+    for chunk in split.batches(_CHUNK):
+        calibrator.collect_data(Reader(chunk))
+    save_tensors_data(calibrator.compute_data(), ranges)
+
+
+def integer_share(model: Path) -> float:
+    """Share of convolutions and matrix products that ONNX Runtime runs on integers, after its own optimisations."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="leanloop-coverage-") as scratch:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = f"{scratch}/optimised.onnx"
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    integer, heavy = (sum(counts[kind] for kind in kinds) for kinds in (_INTEGER, _HEAVY))
+    return integer / (integer + heavy) if integer + heavy else 0.0
+
+
+def _method(calibration: str) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+
+    return {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}[calibration]
+
+
+TECHNIQUES.register(OrtStaticInt8Config.technique)(
+    GraphTechnique(
+        name=OrtStaticInt8Config.technique,
+        config=OrtStaticInt8Config,
+        target="onnxruntime",
+        why_not=why_not,
+        choices=choices,
+        apply=quantise,
+    )
+)

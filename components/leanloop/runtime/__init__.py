@@ -1,0 +1,12 @@
+"""Running models: one `Session` protocol, one file per runtime.
+
+A runtime is a module here that registers how it opens a model in `RUNTIMES`. Its library is imported when the first
+model is opened, so that a machine without it can do all else.
+"""
+
+from __future__ import annotations
+
+from leanloop.runtime import onnxruntime, openvino, pytorch
+from leanloop.runtime.session import RUNTIMES, Session, open_session, predict
+
+__all__ = ["RUNTIMES", "Session", "onnxruntime", "open_session", "openvino", "predict", "pytorch"]

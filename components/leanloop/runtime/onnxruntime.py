@@ -1,0 +1,72 @@
+"""ONNX Runtime on the CPU: sequential, one pool of ``threads`` threads, all graph optimisations."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leanloop.bundle import Arrays, Bundle
+from leanloop.core.contracts import ModelFiles
+from leanloop.runtime.session import RUNTIMES
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxRuntimeSession:
+    """One ``InferenceSession``."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, description: dict[str, str]) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self.description = description
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """All outputs for one batch, by name."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+
+    def bound(self, inputs: Arrays) -> Callable[[], object]:
+        """A call without arguments, on inputs bound once and outputs that are written in place."""
+        import onnxruntime
+
+        binding = self._session.io_binding()
+        for name, values in inputs.items():
+            # An OrtValue shares the array's memory: the array must live as long as the call.
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values)))
+        for name, values in self.run(inputs).items():
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(values))
+        # Without RunOptions: handing them over costs 70 microseconds a call in 1.31.
+        return functools.partial(self._session.run_with_iobinding, binding)
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._session
+
+
+@RUNTIMES.register("onnxruntime")
+def open_onnxruntime(
+    model: ModelFiles, folder: Path, *, threads: int, bundle: Bundle | None = None, batch_sizes: Sequence[int] = ()
+) -> OnnxRuntimeSession:
+    """Open an ``.onnx`` file; hints are session configuration entries."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    for key, value in model.hints.items():
+        options.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(str(folder / model.main), options, providers=["CPUExecutionProvider"])
+    description = {
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "threads": str(session.get_session_options().intra_op_num_threads),
+        "precision": model.precision,
+        "provider": session.get_providers()[0],
+    }
+    return OnnxRuntimeSession(session, description)

@@ -1,0 +1,23 @@
+"""Step 0: pack what the owner brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leanloop.core.events import emit, step_events
+from leanloop.core.settings import Settings
+
+
+def run(settings: Settings, *, project: Path, bundle: Path) -> None:
+    """Pack the owner's model, code, samples and data references.
+
+    Args:
+        settings: The run's settings.
+        project: Folder that the settings' relative paths start from; only this step reads it.
+        bundle: Folder to write (`BundleManifest`).
+    """
+    with step_events("bundle"):
+        from leanloop.bundle import pack
+
+        manifest = pack(settings, project, bundle)
+        emit("bundled", digest=manifest.digest, weights_bytes=manifest.weights_bytes)

@@ -1,0 +1,204 @@
+"""Step 6: serve the winner on Triton, beside the original that it replaces."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leanloop.core.contracts import (
+    Analysis,
+    Artifact,
+    Artifacts,
+    Benchmark,
+    Release,
+    ServedMeasurement,
+    Verdict,
+)
+from leanloop.core.events import emit, progress, step_events
+from leanloop.core.files import atomic_folder, write_json, write_text
+from leanloop.core.hardware import hardware_id
+from leanloop.core.names import code_version
+from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from leanloop.bundle import Bundle
+    from leanloop.serving import ModelSpec, Package, TritonClient
+
+ORIGINAL = "original-onnxruntime-fp32"
+"""Version 1 of every model: the first champion, and the floor to roll back to."""
+
+_GOLDEN_SAMPLES = 32
+_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "int8": 5e-2}
+_STAGES = 4
+
+
+def run(
+    settings: Settings,
+    *,
+    bundle: Path,
+    analysis: Path,
+    artifacts: Path,
+    benchmark: Path,
+    verdict: Path,
+    release: Path,
+) -> None:
+    """Stage in a scratch Triton, tune, promote in the running one, measure what it serves.
+
+    Without a winner the original itself is served.
+
+    Args:
+        settings: The run's settings; ``serving`` names the Triton and its model repository.
+        bundle: Folder of `leanloop.steps.bundle`.
+        analysis: Folder of `leanloop.steps.analyze`, for the report.
+        artifacts: Folder of `leanloop.steps.convert`.
+        benchmark: Folder of `leanloop.steps.benchmark`, for the report.
+        verdict: Folder of `leanloop.steps.select`.
+        release: Folder to write (`Release`, ``report.html``, ``metrics.json``).
+
+    Raises:
+        ServingError: What served before serves on.
+    """
+    with step_events("deploy"):
+        from leanloop.bundle import Bundle
+        from leanloop.select import render_report
+        from leanloop.serving import promote, stack, stage, tune
+
+        opened, found = Bundle(bundle), Artifacts.load(artifacts)
+        decision = Verdict.load(verdict)
+        chosen = [_artifact(found, ORIGINAL)]
+        if decision.winner is not None:
+            chosen.append(_artifact(found, decision.winner))
+        packages = [_package(opened, artifact, artifacts, settings) for artifact in chosen]
+        spec = _spec(opened, packages[0])
+
+        progress(0, _STAGES, "staging in a scratch Triton")
+        with stage(settings.serving, spec, packages, settings.goal.threads) as staged:
+            progress(1, _STAGES, "tuning instances and batching")
+            choice, _ = tune(staged, settings.goal, settings.serving, opened.samples)
+
+        progress(2, _STAGES, "promoting in the running Triton")
+        folder = Workspace(settings).serving
+        if settings.serving.autostart:
+            stack.up(settings.serving, folder)
+        with stack.connect(settings.serving, folder) as client:
+            models = stack.repository(settings.serving, folder)
+            promotion = promote(client, models, spec, packages, choice)
+            progress(3, _STAGES, "measuring what is served")
+            served = _measure(client, opened, settings, tuple(sorted({1, promotion.version})))
+
+        champion = chosen[-1]
+        record = Release(
+            model=opened.manifest.name,
+            version=promotion.version,
+            artifact_id=champion.id,
+            artifact_digest=models.digest(opened.manifest.name, promotion.version),
+            bundle_digest=opened.manifest.digest,
+            recipe=champion.recipe,
+            runtime=champion.model.runtime,
+            precision=champion.model.precision,
+            versions={str(version): artifact for version, artifact in promotion.versions.items()},
+            choice=choice,
+            served=served,
+            golden_queries=len(packages[-1].golden),
+            http_url=settings.serving.http_url,
+            grpc_url=settings.serving.grpc_url,
+            hardware_id=hardware_id(),
+            code_version=code_version(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            note=decision.reason,
+        )
+        measured = Benchmark.load(benchmark)
+        report = render_report(
+            manifest=opened.manifest,
+            analysis=Analysis.load(analysis),
+            artifacts=found,
+            benchmark=measured,
+            verdict=decision,
+            release=record,
+        )
+        with atomic_folder(release) as output:
+            record.save(output)
+            write_text(output / "report.html", report)
+            write_json(output / "metrics.json", _metrics(record, decision, measured))
+        _keep(Workspace(settings), record, bundle, artifacts)
+        emit("released", model=record.model, version=record.version, artifact=record.artifact_id)
+
+
+def _artifact(artifacts: Artifacts, identity: str) -> Artifact:
+    return next(artifact for artifact in artifacts.artifacts if artifact.id == identity)
+
+
+def _package(bundle: Bundle, artifact: Artifact, artifacts: Path, settings: Settings) -> Package:
+    from leanloop.runtime import open_session
+    from leanloop.serving import Golden, Package
+
+    folder = artifacts / artifact.id
+    inputs = {name: values[:_GOLDEN_SAMPLES] for name, values in bundle.samples.items()}
+    session = open_session(artifact.model, folder, threads=settings.goal.threads, bundle=bundle)
+    try:
+        outputs = session.run(inputs)
+    finally:
+        session.close()
+    golden = Golden(inputs, outputs, _TOLERANCE[artifact.model.precision])
+    return Package(artifact.id, artifact.model, folder, golden)
+
+
+def _spec(bundle: Bundle, package: Package) -> ModelSpec:
+    from leanloop.serving import ModelSpec, TensorSpec
+
+    return ModelSpec(
+        name=bundle.manifest.name,
+        inputs=tuple(TensorSpec(name=spec.name, shape=spec.shape, dtype=spec.dtype) for spec in bundle.manifest.inputs),
+        outputs=tuple(TensorSpec.of(name, values) for name, values in package.golden.outputs.items()),
+    )
+
+
+def _measure(
+    client: TritonClient, bundle: Bundle, settings: Settings, versions: tuple[int, ...]
+) -> tuple[ServedMeasurement, ...]:
+    from leanloop.serving import compare_served
+
+    loads = {(settings.goal.batch_size, settings.goal.concurrency), (max(settings.measured_batch_sizes), 1), (1, 8)}
+    served: list[ServedMeasurement] = []
+    for batch_size, concurrency in sorted(loads):
+        if batch_size > settings.serving.max_batch_size:
+            continue
+        rows = np.arange(batch_size)
+        batch = {name: np.take(values, rows, axis=0, mode="wrap") for name, values in bundle.samples.items()}
+        measured = compare_served(client.grpc_url, bundle.manifest.name, versions, batch, concurrency=concurrency)
+        served.extend(measured.values())
+    return tuple(served)
+
+
+def _metrics(release: Release, verdict: Verdict, benchmark: Benchmark) -> dict[str, float | int]:
+    metrics: dict[str, float | int] = {"version": release.version}
+    for role, value in verdict.test_metric.items():
+        metrics[f"{role}_test_{benchmark.metric_name.replace(':', '_')}"] = round(value, 6)
+    for variant in benchmark.variants:
+        if variant.id == release.artifact_id:
+            metrics["size_bytes"] = variant.size_bytes
+            metrics["peak_memory_bytes"] = variant.peak_memory_bytes
+            metrics["latency_p50_ms"] = variant.at(verdict.batch_size).p50_ms.value
+            metrics["latency_p99_ms"] = variant.at(verdict.batch_size).p99_ms.value
+    for baseline, speedup in verdict.speedup.items():
+        metrics[f"speedup_over_{baseline}"] = round(speedup.value, 3)
+    for row in release.served:
+        metrics[f"served_v{row.version}_b{row.batch_size}_c{row.concurrency}_throughput"] = round(row.throughput, 1)
+    return metrics
+
+
+def _keep(workspace: Workspace, release: Release, bundle: Path, artifacts: Path) -> None:
+    # So that `leanloop predict` and `releases` work long after the run's own folder is gone.
+    store = workspace.store
+    store.put_folder(f"bundles/{release.bundle_digest}", bundle)
+    key = f"artifacts/{release.bundle_digest}/{release.artifact_id}"
+    store.put_folder(key, artifacts / release.artifact_id)
+    artifact = _artifact(Artifacts.load(artifacts), release.artifact_id)
+    store.put_json(f"{key}.json", artifact.model_dump(mode="json"))
+    store.put_json(
+        f"releases/{release.model}/{release.created}-{release.version}.json", release.model_dump(mode="json")
+    )

@@ -1,0 +1,1 @@
+"""Where the parts are put together: the pipeline, its local launcher, and the command line."""

@@ -1,0 +1,128 @@
+"""Whole runs: ``run``, ``compile``, ``predict``, ``releases``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from leanloop.pipelines.cli.common import DEFAULT_PARAMS, Override, Params, console, project_of, read_settings
+
+PIPELINE_FILE = Path("deploy/pipelines/leanloop-optimize.yaml")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(predict)
+    app.command()(releases)
+    app.command("compile")(compile_pipeline)
+
+
+def run(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
+    """Run the whole line: analyse, optimise, convert, benchmark, select and serve."""
+    from leanloop.pipelines import launch
+    from leanloop.pipelines.check import check
+    from leanloop.pipelines.progress import following
+    from leanloop.pipelines.summary import run_summary
+
+    settings = read_settings(params, override)
+    with console.status("Checking settings, model and data"):
+        check(settings, project_of(params))
+    started = launch.new_run(settings, project_of(params))
+    console.print(f"[bold]{settings.model.name}[/]  run {started.folder.name}", highlight=False)
+    process = launch.start(started)
+    try:
+        with following(started.events, console):
+            status = process.wait()
+    finally:
+        launch.stop(process)
+    launch.finish(started, status)
+    for part in run_summary(started):
+        console.print(part)
+
+
+def compile_pipeline(
+    out: Annotated[Path, typer.Option(help="YAML file to write.", dir_okay=False)] = PIPELINE_FILE,
+) -> None:
+    """Compile the pipeline to the YAML that a Kubeflow cluster runs."""
+    from kfp.compiler import Compiler
+
+    from leanloop.core.files import atomic_folder
+    from leanloop.pipelines.line import optimize
+
+    # The compiler looks at the file's ending, so it writes into a folder of its own first.
+    with tempfile.TemporaryDirectory() as folder, atomic_folder(Path(folder) / "out") as whole:
+        Compiler().compile(optimize, str(whole / out.name))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text((whole / out.name).read_text(encoding="utf-8"), encoding="utf-8")
+    console.print(f"Wrote {out}")
+
+
+def predict(
+    params: Params = DEFAULT_PARAMS,
+    override: Override = None,
+    protocol: Annotated[Literal["grpc", "http"], typer.Option(help="How to talk to Triton.")] = "grpc",
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per request.")] = 32,
+    samples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test samples.")] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Requests at the same time, so that Triton batches them.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write the answers to this .npz file.", dir_okay=False)] = None,
+) -> None:
+    """Ask the served model for the test split, and compare with the winner's artifact run in this process."""
+    from leanloop.pipelines.predict import predict_test
+
+    found = predict_test(
+        read_settings(params, override),
+        protocol=protocol,
+        batch_size=batch_size,
+        limit=samples,
+        clients=clients,
+        out=out,
+    )
+    table = Table(
+        title=f"{found.model} version {found.version} by {protocol}, batches of {batch_size}", title_justify="left"
+    )
+    table.add_column("samples", justify="right")
+    table.add_column(found.metric_name, justify="right")
+    table.add_column("in-process", justify="right")
+    table.add_column("differ", justify="right")
+    table.add_column("largest difference", justify="right")
+    served = "-" if found.served_metric is None else f"{found.served_metric:.4f}"
+    local = "-" if found.local_metric is None else f"{found.local_metric:.4f}"
+    table.add_row(str(found.samples), served, local, str(found.different), f"{found.largest_difference:.2g}")
+    console.print(table)
+    for tie in found.near_ties:
+        console.print(f"  sample {tie.sample}: {tie.served} served, {tie.local} in-process, margin {tie.margin:.2g}")
+    if found.different > len(found.near_ties):
+        console.print("[red]The served answers are not those of the artifact.")
+        sys.exit(1)
+
+
+def releases(
+    params: Params = DEFAULT_PARAMS,
+    override: Override = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+) -> None:
+    """What was released, newest last."""
+    from leanloop.core.workspace import Workspace
+    from leanloop.pipelines.releases import all_releases
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("created", "model", "version", "recipe", "runtime", "precision", "artifact"):
+        table.add_column(column)
+    for release in all_releases(Workspace(read_settings(params, override)).store, model):
+        recipe = release.recipe.describe() if release.recipe else "the original"
+        table.add_row(
+            release.created,
+            release.model,
+            str(release.version),
+            recipe,
+            release.runtime,
+            release.precision,
+            release.artifact_id[:12],
+        )
+    console.print(table if table.row_count else "Nothing was released yet. Run `leanloop run`.")

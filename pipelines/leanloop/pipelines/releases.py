@@ -1,0 +1,45 @@
+"""What was released: records kept in the store, and the artifacts and bundles that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from leanloop.core.contracts import Artifact, Release
+from leanloop.core.errors import StoreError
+from leanloop.core.store import Store
+
+
+def all_releases(store: Store, model: str | None = None) -> Sequence[Release]:
+    """Releases of one model, or of every model, oldest first."""
+    keys = store.keys(f"releases/{model}" if model else "releases")
+    return sorted((Release.model_validate(store.get_json(key)) for key in keys), key=lambda release: release.created)
+
+
+def latest_release(store: Store, model: str) -> Release:
+    """The newest release of a model.
+
+    Raises:
+        StoreError: There is none.
+    """
+    found = all_releases(store, model)
+    if not found:
+        raise StoreError("The model was never released.", where=store.url, value=model, fix="Run `leanloop run` first.")
+    return found[-1]
+
+
+def fetch_release(store: Store, release: Release, folder: Path) -> tuple[Path, Artifact, Path]:
+    """Bring a release's bundle and artifact into a folder.
+
+    Returns:
+        The bundle's folder, the artifact's record, and the folder with its files.
+
+    Raises:
+        StoreError: The store does not hold them any more.
+    """
+    key = f"artifacts/{release.bundle_digest}/{release.artifact_id}"
+    record = store.get_json(f"{key}.json")
+    bundle, artifact = folder / "bundle", folder / "artifact"
+    if not store.get_folder(f"bundles/{release.bundle_digest}", bundle) or not store.get_folder(key, artifact):
+        raise StoreError("The store no longer holds this release.", where=store.url, value=release.artifact_id)
+    return bundle, Artifact.model_validate(record), artifact

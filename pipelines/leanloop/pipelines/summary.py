@@ -1,0 +1,47 @@
+"""What `leanloop run` prints at its end: the leaderboard, the release, and how to query it."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from leanloop.core.contracts import Benchmark, Release, Verdict
+from leanloop.pipelines.launch import Run, orchestration_share
+from leanloop.select import final_panel, leaderboard
+
+
+def run_summary(run: Run) -> list[RenderableType]:
+    """Everything to print after a run that ended with a release."""
+    benchmark, verdict = Benchmark.load(run.step_folder("benchmark")), Verdict.load(run.step_folder("select"))
+    release = run.release()
+    seconds, share = orchestration_share(run)
+    report = run.step_folder("deploy") / "report.html"
+    return [
+        leaderboard(benchmark, verdict),
+        final_panel(benchmark, verdict, release),
+        _served(release),
+        Text(f"Took {seconds / 60:.1f} min, of which orchestration {share:.1%}."),
+        Text.assemble("Report  ", (str(report), "cyan")),
+        Text.assemble(
+            "Query   ",
+            ("leanloop predict", "bold cyan"),
+            f"   or   curl http://{release.http_url}/v2/models/{release.model}",
+        ),
+    ]
+
+
+def _served(release: Release) -> Table:
+    table = Table(title="Served by Triton, closed loop", title_justify="left", box=None, pad_edge=False)
+    for column in ("version", "batch", "clients", "p50", "p99", "throughput"):
+        table.add_column(column, justify="right")
+    for row in sorted(release.served, key=lambda row: (row.batch_size, row.concurrency, row.version)):
+        table.add_row(
+            f"{row.version}",
+            str(row.batch_size),
+            str(row.concurrency),
+            f"{row.p50_ms:.2f} ms",
+            f"{row.p99_ms:.2f} ms",
+            f"{row.throughput:,.0f}/s",
+        )
+    return table

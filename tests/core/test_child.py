@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from leanloop.core.child import run_limited
+from leanloop.core.errors import ChildError, DataError
+
+HERE = "tests.core.child_functions"
+
+
+def call(name: str, folder: Path, seconds: float = 30, memory: int = 1 << 30, **arguments: Any) -> Any:
+    return run_limited(f"{HERE}:{name}", arguments, folder=folder, timeout_seconds=seconds, memory_bytes=memory)
+
+
+def test_value_comes_back_and_the_call_can_be_repeated(tmp_path: Path) -> None:
+    assert call("add", tmp_path, a=1, b=2) == 3
+    repeated = subprocess.run([tmp_path / "reproduce.sh"], capture_output=True, text=True, check=True)
+    assert repeated.stdout.strip() == "3"
+
+
+def test_our_errors_keep_their_type(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such split") as caught:
+        call("fail_clearly", tmp_path)
+    assert caught.value.fix == "bring one"
+
+
+def test_other_errors_are_told_with_the_log(tmp_path: Path) -> None:
+    with pytest.raises(ChildError, match="KeyError: 'x'"):
+        call("fail_otherwise", tmp_path)
+    assert "Traceback" in (tmp_path / "output.log").read_text()
+
+
+def test_a_crash_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ChildError, match=r"exit status -9[\s\S]*last words"):
+        call("crash", tmp_path)
+
+
+def test_time_limit_ends_descendants_too(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    with pytest.raises(ChildError, match="longer than 3 s"):
+        call("hang_with_grandchild", tmp_path, seconds=3, pid_file=str(pid_file))
+    assert gone(int(pid_file.read_text()))
+
+
+def test_memory_limit(tmp_path: Path) -> None:
+    with pytest.raises(ChildError, match="more than its 200 MiB"):
+        call("eat", tmp_path, memory=200 << 20)
+
+
+def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = (
+        "from pathlib import Path; from leanloop.core.child import run_limited; "
+        f"run_limited('{HERE}:hang_with_grandchild', {{'pid_file': {str(pid_file)!r}}}, "
+        f"folder=Path({str(tmp_path / 'child')!r}), timeout_seconds=60, memory_bytes=1 << 30)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 20
+        while not pid_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        grandchild = int(pid_file.read_text())
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert gone(grandchild)
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    return False

@@ -1,0 +1,183 @@
+"""The compiled pipeline: golden file, the traps of KFP that pass silently, and its agreement with dvc.yaml."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from kfp.compiler import Compiler
+
+from leanloop.core.settings import Settings
+from leanloop.kfp import components
+from leanloop.pipelines.line import optimize
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "deploy/pipelines/leanloop-optimize.yaml"
+STEPS = ("bundle", "analyze", "optimize", "convert", "benchmark", "select", "deploy")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    Compiler().compile(optimize, str(path))
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def spec(compiled: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(compiled)
+    return document
+
+
+def test_golden(compiled: str) -> None:
+    assert compiled == GOLDEN.read_text(), "the line has changed: run `leanloop compile` and review the difference"
+
+
+def tasks_of(spec: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Task name -> (task, component) over the root and all loop bodies."""
+    found = {}
+    for dag in [spec["root"], *(component for component in spec["components"].values() if "dag" in component)]:
+        for name, task in dag["dag"]["tasks"].items():
+            found[name] = (task, spec["components"][task["componentRef"]["name"]])
+    return found
+
+
+def test_every_component_carries_its_image_and_code_version(spec: dict[str, Any]) -> None:
+    for step in STEPS:
+        task, component = tasks_of(spec)[step]
+        assert "code_version" in task["inputs"]["parameters"]
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        assert container["image"] == "{{$.inputs.parameters['pipelinechannel--image']}}"
+        assert "pip install" not in " ".join(container["command"])
+
+
+def test_steps_that_touch_files_machines_or_servers_are_never_cached(spec: dict[str, Any]) -> None:
+    cached = {name for name, (task, _) in tasks_of(spec).items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert {"bundle", "benchmark", "deploy"}.isdisjoint(cached)
+    assert {"analyze", "optimize"} <= cached
+
+
+def test_no_condition_and_no_loop_over_a_named_output(spec: dict[str, Any]) -> None:
+    # Trap A: the local runner skips such a branch and still reports success.
+    for name, (task, _) in tasks_of(spec).items():
+        assert "triggerPolicy" not in task, name
+        iterator = task.get("parameterIterator")
+        if iterator is not None:
+            assert iterator["items"]["inputParameter"].startswith("pipelinechannel--workers")
+
+
+def test_no_pipeline_parameter_defaults_to_none() -> None:
+    # Trap H: it fails locally with "Unknown value type".
+    for parameter in inspect.signature(optimize.pipeline_func).parameters.values():
+        assert parameter.default is not None
+
+
+def test_no_exit_handler_around_loops(compiled: str) -> None:
+    # Trap K: it works locally and fails on a cluster.
+    assert "exit-handler" not in compiled
+
+
+def test_components_can_be_read_by_kfp_and_by_a_container() -> None:
+    # Traps H and J: annotations as objects, and a body that imports all that it uses.
+    source = Path(inspect.getfile(components)).read_text()
+    tree = ast.parse(source)
+    assert "from __future__" not in source.split('"""', 2)[2]
+    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    top |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert top <= {"functools", "typing", "kfp", "kfp.dsl"}
+    module_names = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        used = {node.id for statement in function.body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        assert used.isdisjoint(module_names), f"{function.name} uses a module constant, which dies at run time"
+
+
+def test_numbers_travel_inside_a_json_string() -> None:
+    # Trap G: dict and list parameters come back with floats for integers.
+    for step in STEPS:
+        inputs = getattr(components, step).component_spec.inputs
+        assert inputs["settings"].type == "String"
+        assert all(spec.type not in ("Dict", "List") for spec in inputs.values() if not spec.is_artifact_list)
+
+
+def collapsed_edges(spec: dict[str, Any]) -> set[tuple[str, str]]:
+    """(producer, consumer) over artifacts, a loop counting as the step in it."""
+    loops = {
+        name: next(iter(component["dag"]["tasks"]))
+        for name, (_, component) in tasks_of(spec).items()
+        if "dag" in component
+    }
+    edges = set()
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        for source in task.get("inputs", {}).get("artifacts", {}).values():
+            producer = source["taskOutputArtifact"]["producerTask"]
+            edges.add((loops.get(producer, producer), loops.get(name, name)))
+    return edges
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    found: dict[str, Any] = document["stages"]
+    return found
+
+
+def test_dvc_has_the_same_steps_and_edges(spec: dict[str, Any], stages: dict[str, Any]) -> None:
+    # `hardware` is DVC's own: KFP does not cache the benchmark, so it needs no fingerprint to tell machines apart.
+    names = {name for name, (_, component) in tasks_of(spec).items() if "dag" not in component}
+    assert names == set(STEPS) == set(stages) - {"hardware"}
+    producers = {
+        next(iter(out)) if isinstance(out, dict) else out: name
+        for name, stage in stages.items()
+        for out in stage["outs"]
+    }
+    edges = {
+        (producers[dep], name)
+        for name, stage in stages.items()
+        for dep in stage.get("deps", [])
+        if dep in producers and producers[dep] != "hardware"
+    }
+    assert edges == collapsed_edges(spec)
+
+
+def test_dvc_calls_the_command_of_each_step(stages: dict[str, Any]) -> None:
+    for name, stage in stages.items():
+        command = stage["cmd"].split()
+        assert command[:2] == ["leanloop", "fingerprint" if name == "hardware" else name]
+
+
+def settings_keys(model: Any, prefix: str = "") -> set[str]:
+    keys = set()
+    for name, field in model.model_fields.items():
+        keys.add(f"{prefix}{name}")
+        for part in (field.annotation, *get_args(field.annotation)):
+            if hasattr(part, "model_fields"):
+                keys |= settings_keys(part, f"{prefix}{name}.")
+    return keys
+
+
+def test_every_parameter_that_dvc_tracks_is_a_setting(stages: dict[str, Any]) -> None:
+    tracked = {param for stage in stages.values() for param in stage.get("params", [])}
+    assert tracked <= settings_keys(Settings)
+    written = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for param in tracked:
+        node = written
+        for part in param.split("."):
+            assert part in node, f"dvc.yaml tracks {param}, which params.yaml does not hold"
+            node = node[part]
+
+
+def test_stages_depend_on_the_code_that_they_run(stages: dict[str, Any]) -> None:
+    for name, stage in stages.items():
+        code = [dep for dep in stage.get("deps", []) if not dep.startswith("work/")]
+        assert name == "hardware" or code
+        assert all((ROOT / dep).exists() for dep in code)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import stat
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from leanloop.core.errors import ServingError
+from leanloop.core.settings import ServingSettings
+from leanloop.serving import ModelConfig, Ports, ProcessId, StackState, connect, down, promote, repository, status, up
+from tests.serving.conftest import CHOICE, QUERIES, linear_spec
+
+
+@pytest.fixture
+def settings() -> ServingSettings:
+    ports = Ports.free()
+    return ServingSettings(
+        http_url=f"127.0.0.1:{ports.http}",
+        grpc_url=f"localhost:{ports.grpc}",
+        metrics_url=f"127.0.0.1:{ports.metrics}",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path):
+    folder = tmp_path / "serving"
+    yield folder
+    down(folder)
+
+
+def test_up_status_down(settings, folder, models):
+    assert not down(folder)
+    assert status(settings, folder).state is None
+    with ThreadPoolExecutor() as pool:
+        states = list(pool.map(lambda _: up(settings, folder), range(2)))
+    assert states[0] == states[1] == up(settings, folder) == status(settings, folder).state
+    assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
+    spec = linear_spec("m")
+    with connect(settings, folder) as client:
+        packages = models.linear(1.0), models.linear(2.0)
+        promote(client, repository(settings, folder), spec, packages, CHOICE)
+        broken = linear_spec("broken")
+        with pytest.raises(ServingError):
+            promote(client, repository(settings, folder), broken, [models.broken()], CHOICE)
+    versions = status(settings, folder).versions
+    assert [(one.model, one.version, one.answers) for one in versions] == [("m", 1, True), ("m", 2, True)]
+
+    # Killed as by the system: the next `up` starts it again, and it serves what was promoted.
+    process = states[0].process.find()
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        member.kill()
+    process.wait(timeout=10)
+    assert status(settings, folder).state is None
+    config = ModelConfig(spec=linear_spec("broken"), versions=(1,), choice=CHOICE)
+    config.save(repository(settings, folder).folder("broken"))
+    assert up(settings, folder).pid != states[0].pid
+    health = status(settings, folder).versions
+    assert {(one.model, one.version, one.answers) for one in health} == {
+        ("broken", 1, False), ("m", 1, True), ("m", 2, True),
+    }  # fmt: skip
+    with connect(settings, folder, "http") as client:
+        assert client.answer("m", {"x": QUERIES}).version == 2
+    assert down(folder)
+    assert not down(folder)
+
+
+def test_other_ports_than_the_running_ones_are_refused(settings, folder):
+    up(settings, folder)
+    other = settings.model_copy(update={"metrics_url": "127.0.0.1:1"})
+    with pytest.raises(ServingError, match="at another address"):
+        up(other, folder)
+
+
+def test_a_recycled_pid_is_left_alone(settings, folder):
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        ours = ProcessId.of(sleeper.pid)
+        StackState(
+            pid=ours.pid,
+            create_time=ours.create_time - 100,
+            http_url=settings.http_url,
+            grpc_url=settings.grpc_url,
+            metrics_url=settings.metrics_url,
+            repository="models",
+            log="log",
+            started="",
+        ).save(folder)
+        assert status(settings, folder).state is None
+        assert not down(folder)
+        assert sleeper.poll() is None
+        sleeper.kill()
+
+
+def test_a_stack_that_does_not_come_up_leaves_no_state(settings, folder):
+    hasty = settings.model_copy(update={"start_timeout_seconds": 1e-9})
+    with pytest.raises(ServingError, match="did not come up"):
+        up(hasty, folder)
+    assert status(settings, folder).state is None
+
+
+@pytest.mark.parametrize("url", ["0.0.0.0:8000", "triton.example:8000", "127.0.0.1", "127.0.0.1:99999"])
+def test_only_loopback(folder, url):
+    with pytest.raises(ServingError, match="loopback"):
+        up(ServingSettings(http_url=url), folder)
