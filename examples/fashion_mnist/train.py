@@ -41,7 +41,7 @@ class Recipe:
 
 RECIPES = {
     "residual_cnn": Recipe(epochs=10, learning_rate=0.1, weight_decay=5e-4, shift=2),
-    "mlp": Recipe(epochs=40, learning_rate=0.05, weight_decay=5e-4, shift=0),
+    "mlp": Recipe(epochs=15, learning_rate=0.05, weight_decay=1e-4, shift=0, patience=8),
 }
 
 

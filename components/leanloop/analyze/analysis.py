@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
 
 from leanloop.analyze.cost import timed
 from leanloop.analyze.coverage import operator_coverage
@@ -106,7 +107,7 @@ def _analyze(bundle: Bundle, settings: Settings, folder: Path) -> Analysis:
     )
 
 
-def _parameters(bundle: Bundle) -> dict[str, object]:
+def _parameters(bundle: Bundle) -> Arrays:
     if not bundle.has_module:
         return {}
     return {name: tensor.numpy() for name, tensor in bundle.module().state_dict().items()}
@@ -139,22 +140,20 @@ def _module_times(bundle: Bundle, batch: Arrays, threads: int) -> tuple[float, d
         files=(bundle.manifest.weights,),
         size_bytes=bundle.manifest.weights_bytes,
     )
-    latencies = {
-        name: _latency(
-            model.model_copy(update={"hints": {"memory_format": name}}), bundle.folder, batch, threads, bundle
-        )
-        for name in MEMORY_FORMATS
-    }
+    latencies = {}
+    for name in MEMORY_FORMATS:
+        hinted = model.model_copy(update={"hints": {"memory_format": name}})
+        latencies[name] = _latency(hinted, bundle.folder, batch, threads, bundle)
     fastest = min(latencies, key=lambda name: latencies[name])
     memory_format = MEMORY_FORMATS[fastest]
-    module = bundle.module().to(memory_format=memory_format)
+    module: nn.Module = bundle.module().to(memory_format=memory_format)  # type: ignore[call-overload]
     inputs = tuple(
         tensor.contiguous(memory_format=memory_format) if tensor.ndim == 4 else tensor for tensor in tensors(batch)
     )
     previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        times_ms = module_times(module, inputs, latencies[fastest], LAYER_SECONDS)
+        times_ms = module_times(module, inputs, LAYER_SECONDS)
     finally:
         torch.set_num_threads(previous)
     return latencies[fastest], times_ms

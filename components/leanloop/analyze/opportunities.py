@@ -196,8 +196,8 @@ def _channel_pruning(evidence: Evidence) -> Opportunity:
         expected_speedup=_speedup(evidence, target, evidence.gain(technique, prunable)),
         expected_size_ratio=evidence.size_ratio(technique, prunable),
         risk=_risk(mean / 10, evidence.allowed_drop),
-        reason=f"Half the channels: {_reached(prunable)} in layers that can be pruned; {_runtime_gain(evidence, target)}"
-        f". {_most_sensitive(drops)}",
+        reason=f"Half the channels: {_reached(prunable)} in layers that can be pruned; "
+        f"{_runtime_gain(evidence, target)}. {_most_sensitive(drops)}",
     )
 
 

@@ -41,7 +41,7 @@ def _layers(analysis: Analysis) -> Table:
     table.add_column("share", no_wrap=True)
     table.add_column("drop: int8", justify="right")
     table.add_column("drop: half pruned", justify="right")
-    drops = {(found.name, found.treatment): found.drop for found in analysis.sensitivity}
+    drops: dict[tuple[str, str], float] = {(found.name, found.treatment): found.drop for found in analysis.sensitivity}
     by_time = sorted(analysis.layers, key=lambda layer: -layer.time_ms)
     for layer in by_time[:_MOST_LAYERS]:
         table.add_row(*_layer_cells(layer, analysis.latency_ms), *_drop_cells(drops, layer.name))

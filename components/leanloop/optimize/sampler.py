@@ -86,7 +86,7 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
     """The next point that is worth a trial, given all other trials; None when none is."""
     for effort in EFFORTS if space.training else EFFORTS[:1]:
         for shape, configs in space.shapes.items():
-            strength = _bisect(len(configs), _known(trials, shape, effort))
+            strength = _between(len(configs), _known(trials, shape, effort), bisecting=effort == EFFORTS[0])
             if strength is not None:
                 return shape, strength, effort
     return None
@@ -116,10 +116,13 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
     return known
 
 
-def _bisect(strongest: int, known: Mapping[int, str]) -> int | None:
+def _between(strongest: int, known: Mapping[int, str], *, bisecting: bool) -> int | None:
     high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
     low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high)
     free = [strength for strength in range(low + 1, high) if strength not in known]
+    if not bisecting:
+        # More training moves the frontier by a step or two, so it is walked, from the first that failed.
+        return min(free, default=None)
     marks = [low, high, *known]
     # On a tie the stronger shape: it trains faster, and a failure there costs the least.
     return max(free, key=lambda strength: (min(abs(strength - mark) for mark in marks), strength), default=None)

@@ -38,9 +38,9 @@ def pareto_chart(
     x = spanning([variant.judged.objective for variant in variants], left, width - right, margin=0.1)
     shown = [variant.measured.metric for variant in variants] + ([] if metric_limit is None else [metric_limit])
     y = spanning(shown, height - bottom, top, margin=0.18, linear=True)
-    ticks = [formatting.metric(metric, tick) for tick in y.ticks(5)]
+    ticks = [formatting.metric_tick(metric, tick) for tick in y.ticks(5)]
     parts = [
-        *_columns(x, top, height - bottom, lambda value: formatting.objective(objective, value)),
+        *_columns(x, top, height - bottom, lambda tick: formatting.objective_tick(objective, tick), below=True),
         *(line(left, y(tick), width - right, y(tick), "grid") for tick in y.ticks(5)),
         *(text(left - 12, y(tick) + 4, label, "tick", "end") for tick, label in zip(y.ticks(5), ticks, strict=True)),
         text(left - 12, top - 18, f"{metric} on validation", "axis"),
@@ -82,7 +82,7 @@ def latency_chart(variants: Sequence[VariantView], batch_size: int) -> Markup:
     x = spanning(
         [block for found in measurements for block in found.block_medians_ms], left, width - right, margin=0.04
     )
-    parts = _columns(x, top - 8, bottom, formatting.milliseconds, ticks=5)
+    parts = _columns(x, top - 8, bottom, lambda tick: f"{tick:g} ms", ticks=5)
     for index, (variant, found) in enumerate(zip(variants, measurements, strict=True)):
         middle = top + row * (index + 0.5)
         low, median, high = (x(float(value)) for value in np.quantile(found.block_medians_ms, (0.25, 0.5, 0.75)))
@@ -120,8 +120,8 @@ def class_chart(names: Sequence[str], original: Sequence[float], winner: Sequenc
     """Accuracy per class: the original as a ring, the winner as a disc, a line for the change."""
     width, left, right, top, row = 1000.0, 150.0, 70.0, 34.0, 27.0
     bottom = top + row * len(names)
-    x = spanning([*original, *winner], left, width - right, margin=0.05, linear=True)
-    parts = _columns(x, top - 8, bottom, lambda value: f"{100 * value:.0f} %", ticks=5)
+    x = spanning([*original, *winner], left, width - right, margin=0.05, linear=True, least=0.1)
+    parts = _columns(x, top - 8, bottom, lambda tick: formatting.metric_tick("accuracy", tick), ticks=5)
     for index, (name, before, after) in enumerate(zip(names, original, winner, strict=True)):
         middle = top + row * (index + 0.5)
         tip = (
@@ -137,7 +137,7 @@ def class_chart(names: Sequence[str], original: Sequence[float], winner: Sequenc
                 line(x(before), middle, x(after), middle, "change fall" if after < before else "change rise"),
                 element("circle", cx=x(before), cy=middle, r=5.5, class_="ring"),
                 element("circle", cx=x(after), cy=middle, r=5.5, class_="disc"),
-                text(width, middle + 4, f"{100 * (after - before):+.1f}", "value", "end"),
+                text(width, middle + 4, f"{100 * (after - before):+.1f}".replace("-", "−"), "value", "end"),
                 data_tip=tip,
                 tabindex=0,
                 role="img",
@@ -147,11 +147,14 @@ def class_chart(names: Sequence[str], original: Sequence[float], winner: Sequenc
     return chart(width, bottom + 8, "Accuracy per class on validation, original and winner.", *parts)
 
 
-def _columns(x: Scale, top: float, bottom: float, words: Callable[[float], str], ticks: int = 7) -> list[Markup]:
-    lines = [line(x(tick), top, x(tick), bottom, "grid") for tick in x.ticks(ticks)]
-    below = bottom > 300
-    at = bottom + 20 if below else top - 8
-    return lines + [text(x(tick), at, words(tick), "tick", "middle") for tick in x.ticks(ticks)]
+def _columns(
+    x: Scale, top: float, bottom: float, words: Callable[[float], str], *, ticks: int = 7, below: bool = False
+) -> list[Markup]:
+    labels_at = bottom + 20 if below else top - 8
+    return [
+        *(line(x(tick), top, x(tick), bottom, "grid") for tick in x.ticks(ticks)),
+        *(text(x(tick), labels_at, words(tick), "tick", "middle") for tick in x.ticks(ticks)),
+    ]
 
 
 def _front(variants: Sequence[VariantView], x: Scale, y: Scale, *, higher_is_better: bool) -> Markup:

@@ -19,6 +19,9 @@ from leanloop.select.gate import (
 from leanloop.select.objective import improvement, objective_value, speedup
 from leanloop.select.pareto import pareto_front
 
+KEEP_ORIGINAL = "nothing better, keep the original: "
+"""How the reason of a verdict without a winner begins."""
+
 
 def decide(benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confidence: float) -> Verdict:
     """The verdict on validation alone; ``test`` is not read, and its fields are empty."""
@@ -27,7 +30,7 @@ def decide(benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confide
     feasible = [variant for variant in benchmark.variants if all(check.passed for check in checks[variant.id])]
     winner, tied = _best([variant for variant in feasible if not variant.baseline], benchmark, goal, confidence)
     if winner is None:
-        reason = f"nothing better, keep the original: {_why_not(benchmark, checks, goal)}"
+        reason = KEEP_ORIGINAL + _why_not(benchmark, checks, goal)
     else:
         reason = _why(winner, tied, benchmark, checks[winner.id], goal)
     return Verdict(

@@ -30,7 +30,7 @@ def number(value: float) -> str:
         return f"{value:,.0f}"
     if magnitude >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if magnitude >= 1 else f"{value:.3g}"
+    return f"{value:.2f}" if magnitude >= 1 else f"{value:#.3g}" if value else "0"
 
 
 def milliseconds(value: float) -> str:
@@ -45,6 +45,11 @@ def size(value: float) -> str:
             return f"{value:,.0f} bytes" if unit == "bytes" else f"{number(value)} {unit}"
         value /= 1024
     return f"{number(value)} GiB"
+
+
+def exact_bytes(value: float) -> str:
+    """Every byte, where a limit is at stake, such as ``110,592 bytes``."""
+    return f"{value:,.0f} bytes"
 
 
 def times(value: float) -> str:
@@ -103,6 +108,16 @@ def seconds(value: float) -> str:
 def count(value: float) -> str:
     """A large count, such as ``0.31 million``."""
     return f"{value / 1e6:.2f} million" if value >= 1e5 else f"{value:,.0f}"
+
+
+def objective_tick(name: Objective, value: float) -> str:
+    """A round value of the objective for an axis, without needless zeros."""
+    return size(value) if name == "size" else f"{value:g}" if name == "cost" else f"{value:g} ms"
+
+
+def metric_tick(name: str, value: float) -> str:
+    """A round value of a metric for an axis, without needless zeros."""
+    return f"{100 * value:.6g} %" if name in _SHARES else f"{value:.6g}"
 
 
 def objective(name: Objective, value: float) -> str:

@@ -73,7 +73,7 @@ def constraint_checks(variant: VariantBenchmark, goal: GoalSettings) -> list[Che
             _limit_check("latency", found.high, goal.max_latency_ms, f"{percentile} latency", formatting.milliseconds)
         )
     if goal.max_size_bytes is not None:
-        checks.append(_limit_check("size", variant.size_bytes, goal.max_size_bytes, "size", formatting.size))
+        checks.append(_limit_check("size", variant.size_bytes, goal.max_size_bytes, "size", formatting.exact_bytes))
     if goal.max_memory_bytes is not None:
         checks.append(
             _limit_check("memory", variant.peak_memory_bytes, goal.max_memory_bytes, "peak memory", formatting.size)
@@ -161,7 +161,7 @@ def _class_check(
     floor = max(CLASS_FLOOR, 2 * goal.max_accuracy_drop)
     collapsed = [index for index, drop in drops.items() if drop.low > floor]
     worst = max(collapsed or present, key=lambda index: drops[index].value)
-    found = f"{evidence.class_name(worst)} changes most: {formatting.metric_change('accuracy', -drops[worst].value)}"
+    found = f"Worst class: {evidence.class_name(worst)}, {formatting.metric_change('accuracy', -drops[worst].value)}"
     rule = f"a class may lose {formatting.number(100 * floor)} points beyond noise"
     note = (
         f"{found}; {rule}."

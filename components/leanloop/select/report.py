@@ -11,6 +11,7 @@ from leanloop.core.contracts import Analysis, Artifacts, Benchmark, BundleManife
 from leanloop.core.names import code_version
 from leanloop.select import formatting
 from leanloop.select.charts import class_chart, latency_chart, pareto_chart
+from leanloop.select.decision import KEEP_ORIGINAL
 from leanloop.select.view import (
     RUNTIME_NAMES,
     VariantView,
@@ -75,6 +76,7 @@ def render_report(
         recipe=next(
             (artifact.recipe for artifact in artifacts.artifacts if winner and artifact.id == winner.measured.id), None
         ),
+        reason=_reason(verdict),
         headline=headline(benchmark, verdict, winner) if winner else (),
         tiles=headline_tiles(benchmark, verdict, winner) if winner else [],
         charts=_charts(manifest, benchmark, verdict, variants, winner),
@@ -82,6 +84,11 @@ def render_report(
         trials=_trial_summary(artifacts),
         served=[] if release is None else served_rows(release, benchmark),
     )
+
+
+def _reason(verdict: Verdict) -> str:
+    text = verdict.reason.removeprefix(KEEP_ORIGINAL)
+    return text[:1].upper() + text[1:] if verdict.winner is None else text
 
 
 def _charts(

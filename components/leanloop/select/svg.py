@@ -83,7 +83,9 @@ class Scale:
         return [10.0**decade for decade in decades if self.low <= 10.0**decade <= self.high]
 
 
-def spanning(values: Sequence[float], start: float, stop: float, *, margin: float, linear: bool = False) -> Scale:
+def spanning(
+    values: Sequence[float], start: float, stop: float, *, margin: float, linear: bool = False, least: float = 0.0
+) -> Scale:
     """A scale that shows all values with room around them; logarithmic when they span more than a factor of five.
 
     Args:
@@ -92,14 +94,16 @@ def spanning(values: Sequence[float], start: float, stop: float, *, margin: floa
         stop: Pixel of the high end.
         margin: Room on each side, as a share of the span.
         linear: Never logarithmic.
+        least: The smallest span, so that values close to each other look close.
     """
     low, high = min(values), max(values)
     if not linear and low > 0 and high / low > 5:
         room = (high / low) ** margin
         return Scale(low / room, high * room, start, stop, logarithmic=True)
-    if high == low:
-        half = abs(high) * 0.05 or 1.0
-        low, high = low - half, high + half
+    least = least or (abs(high) * 0.1 or 1.0 if high == low else 0.0)
+    if high - low < least:
+        middle = (low + high) / 2
+        low, high = middle - least / 2, middle + least / 2
     room = (high - low) * margin
     return Scale(low - room, high + room, start, stop)
 

@@ -144,7 +144,7 @@ def _package(bundle: Bundle, artifact: Artifact, artifacts: Path, settings: Sett
     finally:
         session.close()
     golden = Golden(inputs, outputs, _TOLERANCE[artifact.model.precision])
-    return Package(artifact.id, artifact.model, folder, golden)
+    return Package(artifact.id, artifact.model, folder, golden, batch_sizes=(1, settings.goal.batch_size))
 
 
 def _spec(bundle: Bundle, package: Package) -> ModelSpec:

@@ -88,6 +88,8 @@ def predict_test(
             local = predict_in_process(session, test, batch_size=batch_size)
         finally:
             session.close()
+        # Triton sends one number per sample as [samples, 1].
+        served = {key: values.reshape(local[key].shape) for key, values in served.items()}
         if out is not None:
             with atomic_file(out) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, allow_pickle=False, **served)

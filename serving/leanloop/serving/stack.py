@@ -88,16 +88,25 @@ def up(settings: ServingSettings, folder: Path) -> StackState:
         return _start(settings, folder)
 
 
+def ports(settings: ServingSettings) -> Ports:
+    """The loopback ports of a Triton of our own.
+
+    Raises:
+        ServingError: An address is not on this machine's loopback.
+    """
+    return Ports(
+        http=_port(settings.http_url, "http_url"),
+        grpc=_port(settings.grpc_url, "grpc_url"),
+        metrics=_port(settings.metrics_url, "metrics_url"),
+    )
+
+
 def _start(settings: ServingSettings, folder: Path) -> StackState:
     models = repository(settings, folder)
     server = TritonServer(
         TritonHome.find(settings.triton_home),
         models.root,
-        Ports(
-            http=_port(settings.http_url, "http_url"),
-            grpc=_port(settings.grpc_url, "grpc_url"),
-            metrics=_port(settings.metrics_url, "metrics_url"),
-        ),
+        ports(settings),
         folder.absolute(),
         token=_new_token(folder),
         start_timeout=settings.start_timeout_seconds,

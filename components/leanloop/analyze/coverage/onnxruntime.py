@@ -54,7 +54,7 @@ def _has_kernel(kind: str, domain: str, opset: int, kernels: dict[tuple[str, str
     since = opset
     if onnx.defs.has(kind, domain):
         schema = onnx.defs.get_schema(kind, opset, domain)
-        if schema.has_function or schema.has_context_dependent_function:
+        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
             return True
         since = schema.since_version
     return any(first <= since <= last for first, last in kernels.get((domain, kind), ()))

@@ -1,0 +1,145 @@
+"""The study that workers share, and the time that they have spent on it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from leanloop.core.errors import SettingsError
+from leanloop.core.settings import Settings
+from leanloop.core.store import Store
+from leanloop.optimize.sampler import DUPLICATE, STATUS, FrontierSampler, distributions, point_of
+from leanloop.optimize.space import Space
+
+WORKER = "worker"
+"""User attribute of a trial: who runs it."""
+
+
+def store_url(settings: Settings) -> str:
+    """Where results are kept: ``store.url``, or a folder in the workspace."""
+    return settings.store.url or str((Path(settings.workspace) / "store").resolve())
+
+
+def open_study(settings: Settings, space: Space, bundle_digest: str) -> optuna.Study:
+    """The study of this bundle, space and goal; made when it is new, with the original's shape first in the queue.
+
+    Raises:
+        SettingsError: The store is not a local folder, and `optimize.storage` names no database.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=f"{bundle_digest[:16]}-{space.digest(settings)[:16]}",
+        storage=_storage(settings),
+        sampler=FrontierSampler(space, settings.optimize.seed),
+        load_if_exists=True,
+    )
+    enqueue(study, space, next(iter(space.shapes), "none"), 0, 1)
+    return study
+
+
+def enqueue(study: optuna.Study, space: Space, shape: str, strength: int, effort: int) -> None:
+    """Put a point into the queue, unless it has a trial."""
+    study.enqueue_trial({"shape": shape, "strength": strength, "effort": effort}, skip_if_exists=True)
+
+
+def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
+    """A new trial with its parameters; None when nothing is left that is worth one.
+
+    A point that another worker drew at the same moment is given up again by the later of the two.
+    """
+    from leanloop.optimize.sampler import next_point
+
+    while True:
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting and next_point(space, study.get_trials(deepcopy=False)) is None:
+            return None
+        trial = study.ask(distributions(space))
+        trial.set_user_attr(WORKER, worker)
+        point = point_of(study._storage.get_trial(trial._trial_id))
+        earlier = [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.number < trial.number and point_of(other) == point and _occupies(other)
+        ]
+        if not earlier:
+            return trial
+        trial.set_user_attr(STATUS, DUPLICATE)
+        study.tell(trial, state=TrialState.PRUNED)
+
+
+def release_dead(study: optuna.Study, space: Space, worker: int, workers: int) -> None:
+    """Fail the running trials of earlier processes of this worker, and put their points back into the queue.
+
+    Worker 0 also takes those of workers that are no longer part of the run.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        owner = trial.user_attrs.get(WORKER, worker)
+        if owner == worker or (worker == 0 and owner >= workers):
+            study.tell(trial.number, state=TrialState.FAIL)
+            if point := point_of(trial):
+                study.enqueue_trial(dict(zip(("shape", "strength", "effort"), point, strict=True)))
+
+
+def mine(study: optuna.Study, worker: int) -> list[FrozenTrial]:
+    """This worker's ended trials, of earlier processes too."""
+    return [
+        trial for trial in study.get_trials() if trial.state.is_finished() and trial.user_attrs.get(WORKER) == worker
+    ]
+
+
+class Clock:
+    """Time spent on a study: the union of all workers' times at work, so that a pause between two runs is free."""
+
+    def __init__(self, store: Store, study: str, budget_seconds: float) -> None:
+        self._store = store
+        self._prefix = f"studies/{study}/sessions"
+        self._key = f"{self._prefix}/{uuid.uuid4().hex}.json"
+        self._started = time.time()
+        self.budget = budget_seconds
+
+    def spent(self) -> float:
+        """Seconds spent so far by all; notes this worker's own, too."""
+        self._store.put_json(self._key, {"started": self._started, "last": time.time()})
+        sessions: list[Any] = [self._store.get_json(key) for key in self._store.keys(self._prefix)]
+        return union_seconds([(session["started"], session["last"]) for session in sessions if session is not None])
+
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return self.budget - self.spent()
+
+
+def union_seconds(intervals: list[tuple[float, float]]) -> float:
+    """Total length of the union of intervals (start, end)."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _occupies(trial: FrozenTrial) -> bool:
+    return trial.state != TrialState.FAIL and trial.user_attrs.get(STATUS) != DUPLICATE
+
+
+def _storage(settings: Settings) -> BaseStorage | str:
+    if settings.optimize.storage:
+        return settings.optimize.storage
+    url = store_url(settings)
+    if "://" in url and not url.startswith("file://"):
+        raise SettingsError(
+            "A store that is not a local folder needs a database for the search.",
+            where="optimize.storage",
+            value=url,
+            fix="Set optimize.storage, for example postgresql://user@host/leanloop.",
+        )
+    file = Path(url.removeprefix("file://")) / "studies.journal"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(file)))
