@@ -263,7 +263,8 @@ def create_environment(folder: Path) -> None:
     """An environment of this Python at ``folder``, with a recent pip; one of another Python is replaced."""
     configuration = folder / "pyvenv.cfg"
     written = configuration.read_text(encoding="utf-8") if configuration.is_file() else ""
-    if not is_environment_of(written, folder, platform.python_version()):
+    has_pip = (folder / "bin" / "pip").exists()  # the last thing that venv makes
+    if not (has_pip and is_environment_of(written, folder, platform.python_version())):
         say(f"Python environment {folder.relative_to(ROOT)} ...")
         if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode:
             raise SetupError(f"{folder}: this Python cannot make environments. Run: apt install python{PYTHON}-venv")

@@ -1,4 +1,4 @@
-"""Train the digits network until validation stops improving, and save its best weights (about a minute).
+"""Train the digits network until validation stops improving, and save the weights that do best on it (a minute).
 
     .venv/bin/python examples/digits/train.py --out examples/digits/digits.safetensors
 

@@ -1,4 +1,6 @@
-r"""Train one of the two Fashion-MNIST models until validation stops improving, and save its best weights.
+r"""Train one of the two Fashion-MNIST models, and save the weights that do best on validation.
+
+The learning rate runs one cycle; training stops before its end when validation has not improved for some epochs.
 
     .venv/bin/python examples/fashion_mnist/train.py --model residual_cnn \
         --root .tools/debian/usr/share/datasets/fashion-mnist --out examples/fashion_mnist/residual_cnn.safetensors

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from leanloop import select
+
 
 def checks_of(verdict, variant_id):
     variant = next(variant for variant in verdict.variants if variant.id == variant_id)
@@ -11,9 +13,7 @@ def checks_of(verdict, variant_id):
 
 
 def decide(case, goal, confidence=0.95):
-    from leanloop.select import decide as decide_
-
-    return decide_(case.benchmark(), case.evidence(), goal, confidence)
+    return select.decide(case.benchmark(), case.evidence(), goal, confidence)
 
 
 def test_a_clear_winner(case, spec, goal) -> None:
@@ -165,3 +165,10 @@ def test_a_baseline_never_wins(case, goal) -> None:
     verdict = decide(case(), goal)
     assert verdict.winner is None
     assert all("objective" not in checks_of(verdict, variant.id) for variant in verdict.variants)
+
+
+def test_the_original_is_the_one_in_its_own_runtime(case, spec) -> None:
+    assert case().benchmark().original.id == "original-pytorch-fp32"
+    onnx = spec("original-onnxruntime-fp32", 1.0, baseline=True)
+    other = spec("original-openvino-fp32", 0.8, baseline=True, runtime="openvino")
+    assert case(baselines=(other, onnx)).benchmark().original.id == "original-onnxruntime-fp32"

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from leanloop.select import leaderboard, render_report, summary_panel
+from leanloop.select import formatting, leaderboard, render_report, summary_panel
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -62,7 +62,7 @@ def test_links_lead_to_sections_that_are_there(run) -> None:
 
 def test_names_are_escaped(run) -> None:
     attack = '"><script>alert(1)</script>'
-    records = run(name=attack, classes=[f"{attack}{index}" for index in range(10)])
+    records = run(name=attack, classes=tuple(f"{attack}{index}" for index in range(10)))
     benchmark = records["benchmark"]
     variants = tuple(variant.model_copy(update={"label": attack}) for variant in benchmark.variants)
     records["benchmark"] = benchmark.model_copy(update={"variants": variants, "notes": (attack,)})
@@ -104,7 +104,7 @@ def test_the_terminal_shows_every_variant_and_the_verdict(run, goal) -> None:
     console.print(summary_panel(records["benchmark"], records["verdict"], records["release"]))
     shown = console.file.getvalue()
     for variant in records["benchmark"].variants:
-        assert f"{variant.latency[0].p50_ms.value:.3g} ms"[:5] in shown
+        assert formatting.milliseconds(variant.latency[0].p50_ms.value) in shown
     assert ("The original stays." in shown) == (records["verdict"].winner is None)
     assert "127.0.0.1:8000" in shown
 

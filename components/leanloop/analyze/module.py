@@ -24,6 +24,7 @@ from leanloop.core.measure_lock import measuring
 _NO_WORK = (nn.Sequential, nn.Identity, nn.Dropout)
 _WHOLE = "(model)"
 _RUNS_AT_LEAST, _RUNS_AT_MOST = 5, 500
+_HOOK_CALLS = 200
 
 
 def module_costs(module: nn.Module, sample: Arrays) -> list[Cost]:
@@ -74,8 +75,7 @@ def peak_activation_bytes(module: nn.Module, sample: Arrays) -> int:
 def module_times(module: nn.Module, inputs: tuple[Tensor, ...], seconds: float) -> dict[str, float]:
     """Median milliseconds that each working module spends in itself, for one batch.
 
-    The hooks cost time too, and it falls on the modules that hold others: these share what the layers at the leaves
-    leave of the runs without hooks, which alternate with those that have them.
+    The hooks cost time too, and it falls on the modules that hold others: it is measured apart and taken off.
 
     Args:
         module: In the memory format of ``inputs``.
@@ -83,26 +83,34 @@ def module_times(module: nn.Module, inputs: tuple[Tensor, ...], seconds: float) 
         seconds: How long to measure.
     """
     names = _working_modules(module)
-    modules = dict(module.named_modules())
     runs: list[dict[str, float]] = []
-    wholes: list[float] = []
+    clock = _Clock()
     with measuring(), torch.inference_mode():
-        module(*inputs)
-        deadline = time.perf_counter() + seconds
-        while len(runs) < _RUNS_AT_LEAST or (time.perf_counter() < deadline and len(runs) < _RUNS_AT_MOST):
-            clock = _Clock()
-            with _hooked(module, modules, clock.start, clock.stop):
-                module(*inputs)
-            runs.append(dict(clock.own))
-            started = time.perf_counter()
+        hook_seconds = _hook_seconds()
+        with _hooked(module, dict(module.named_modules()), clock.start, clock.stop):
             module(*inputs)
-            wholes.append(time.perf_counter() - started)
-    latency_ms = float(np.median(wholes)) * 1e3
-    medians = {name: float(np.median([run.get(name, 0.0) for run in runs])) * 1e3 for name in runs[0] if name in names}
-    leaves = {name for name in medians if not list(names[name].children())}
-    left = max(0.0, latency_ms - sum(medians[name] for name in leaves))
-    between = sum(time for name, time in medians.items() if name not in leaves)
-    return {name: time if name in leaves else left * time / between for name, time in medians.items()}
+            deadline = time.perf_counter() + seconds
+            while len(runs) < _RUNS_AT_LEAST or (time.perf_counter() < deadline and len(runs) < _RUNS_AT_MOST):
+                clock.clear()
+                module(*inputs)
+                runs.append({name: own - clock.calls[name] * hook_seconds for name, own in clock.own.items()})
+    return {
+        name: max(0.0, float(np.median([run.get(name, 0.0) for run in runs]))) * 1e3
+        for name in runs[0]
+        if name in names
+    }
+
+
+def _hook_seconds() -> float:
+    # What a hooked call costs its caller beyond the time that the hooks see.
+    outside, clock, child, nothing = [], _Clock(), nn.Identity(), torch.empty(0)
+    with _hooked(child, {"": child}, clock.start, clock.stop):
+        for _ in range(_HOOK_CALLS):
+            clock.clear()
+            started = time.perf_counter()
+            child(nothing)
+            outside.append(time.perf_counter() - started - clock.own[_WHOLE])
+    return float(np.median(outside))
 
 
 def _working_modules(module: nn.Module) -> dict[str, nn.Module]:
@@ -140,21 +148,28 @@ def _nothing(_: object) -> None:
 
 
 class _Clock:
-    """Splits the time of nested calls into what each spends in itself."""
+    """Splits the time of nested calls into what each spends in itself, and counts the calls that each makes."""
 
     def __init__(self) -> None:
         self.own: dict[str, float] = defaultdict(float)
-        self._open: list[list[float]] = []
+        self.calls: dict[str, int] = defaultdict(int)
+        self._open: list[tuple[str, float]] = []
 
-    def start(self, _name: str) -> None:
-        self._open.append([time.perf_counter(), 0.0])
+    def clear(self) -> None:
+        self.own.clear()
+        self.calls.clear()
+
+    def start(self, name: str) -> None:
+        if self._open:
+            self.calls[self._open[-1][0]] += 1
+        self._open.append((name, time.perf_counter()))
 
     def stop(self, name: str, _result: object) -> None:
-        started, inside = self._open.pop()
+        _, started = self._open.pop()
         elapsed = time.perf_counter() - started
-        self.own[name] += elapsed - inside
+        self.own[name] += elapsed
         if self._open:
-            self._open[-1][1] += elapsed
+            self.own[self._open[-1][0]] -= elapsed
 
 
 def _own_macs(module: nn.Module, sample: Arrays) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leanloop.benchmark.latency import compare_latency, quick_latency
+from leanloop.benchmark.latency import batch_of, compare_latency, quick_latency
 from leanloop.benchmark.memory import peak_memory
 from leanloop.benchmark.statistics import (
     NonInferiority,
@@ -16,6 +16,7 @@ from leanloop.benchmark.variants import benchmark_variants
 
 __all__ = [
     "NonInferiority",
+    "batch_of",
     "benchmark_variants",
     "bootstrap_interval",
     "compare_latency",

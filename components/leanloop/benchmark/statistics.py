@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -16,42 +17,38 @@ from leanloop.bundle import Metric
 from leanloop.core.contracts import Interval
 
 RESAMPLES = 1000
-METRIC_RESAMPLES = 400
-"""Fewer for metrics: one evaluation of an owner's metric can take long."""
+SLOW_RESAMPLES = 400
+"""For statistics that take long: an owner's metric, a quantile over all calls."""
 
 
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
-    statistic: Callable[[np.ndarray], float] = np.median,
+    statistic: Callable[..., Any] = np.median,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap (Efron and Tibshirani, 1993) of a statistic.
+    """Percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993) of a statistic.
 
     Args:
-        values: One per block or sample, [n].
-        statistic: From [n] to a number.
+        values: One per block or sample, [n] with n at least 2; their order does not matter.
+        statistic: Such as ``np.median`` or ``np.mean``; takes ``axis``.
         confidence: Share of intervals that hold the true value.
         seed: Of the resampling.
     """
-    array = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    draws = [statistic(array[rng.integers(0, len(array), len(array))]) for _ in range(RESAMPLES)]
-    return _interval(float(statistic(array)), draws, confidence)
+    array = np.sort(np.asarray(values, dtype=np.float64))
+    found = stats.bootstrap(
+        (array,), statistic, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile", rng=seed
+    )
+    return _interval(float(statistic(array)), found.confidence_interval)
 
 
 def quantile_interval(blocks: Sequence[np.ndarray], quantile: float, confidence: float, seed: int = 0) -> Interval:
     """A quantile over all calls of all blocks, with an interval that resamples whole blocks."""
-    rng = np.random.default_rng(seed)
-    draws = [
-        float(
-            np.quantile(
-                np.concatenate([blocks[index] for index in rng.integers(0, len(blocks), len(blocks))]), quantile
-            )
-        )
-        for _ in range(RESAMPLES)
-    ]
-    return _interval(float(np.quantile(np.concatenate(blocks), quantile)), draws, confidence)
+
+    def statistic(chosen: np.ndarray) -> float:
+        return float(np.quantile(np.concatenate([blocks[index] for index in chosen]), quantile))
+
+    return _resample_indices(statistic, len(blocks), confidence, seed)
 
 
 def ratio_interval(
@@ -71,8 +68,7 @@ def metric_interval(
     metric: Metric, outputs: np.ndarray, targets: np.ndarray, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """A metric with its bootstrap interval over samples."""
-    draws = [metric.score(outputs[rows], targets[rows]) for rows in _resampled_rows(len(targets), seed)]
-    return _interval(metric.score(outputs, targets), draws, confidence)
+    return _resample_indices(lambda rows: metric.score(outputs[rows], targets[rows]), len(targets), confidence, seed)
 
 
 @dataclass(frozen=True)
@@ -116,12 +112,12 @@ def noninferiority(
         confidence: One-sided.
         seed: Of the resampling.
     """
-    draws = [
-        metric.drop(metric.score(original[rows], targets[rows]), metric.score(candidate[rows], targets[rows]))
-        for rows in _resampled_rows(len(targets), seed)
-    ]
-    drop = metric.drop(metric.score(original, targets), metric.score(candidate, targets))
-    return NonInferiority(drop, max(drop, float(np.quantile(draws, confidence))), margin)
+
+    def drop(rows: np.ndarray) -> float:
+        return metric.drop(metric.score(original[rows], targets[rows]), metric.score(candidate[rows], targets[rows]))
+
+    interval = _resample_indices(drop, len(targets), confidence, seed, alternative="less")
+    return NonInferiority(interval.value, interval.high, margin)
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
@@ -137,13 +133,23 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def _resampled_rows(samples: int, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, samples, samples) for _ in range(METRIC_RESAMPLES)]
+def _resample_indices(
+    statistic: Callable[[np.ndarray], float], count: int, confidence: float, seed: int, alternative: str = "two-sided"
+) -> Interval:
+    indices = np.arange(count)
+    found = stats.bootstrap(
+        (indices,),
+        statistic,
+        n_resamples=SLOW_RESAMPLES,
+        vectorized=False,
+        confidence_level=confidence,
+        alternative=alternative,
+        method="percentile",
+        rng=seed,
+    )
+    return _interval(statistic(indices), found.confidence_interval)
 
 
-def _interval(value: float, draws: Sequence[float], confidence: float) -> Interval:
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(draws, (tail, 1.0 - tail))
+def _interval(value: float, bounds: Any) -> Interval:
     # The estimate of a skewed sample can fall just outside the percentiles.
-    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
+    return Interval(value=value, low=min(float(bounds.low), value), high=max(float(bounds.high), value))

@@ -13,6 +13,7 @@ from leanloop.convert.parity import check_parity
 from leanloop.convert.targets import TARGETS
 from leanloop.core.contracts import Artifact, ModelFiles
 from leanloop.core.errors import ConversionError
+from leanloop.core.events import progress
 
 
 def baselines(bundle: Bundle, folder: Path, targets: Sequence[str], *, threads: int = 1) -> list[Artifact]:
@@ -24,15 +25,18 @@ def baselines(bundle: Bundle, folder: Path, targets: Sequence[str], *, threads: 
     Raises:
         ConversionError: The original cannot be exported, or a baseline does not answer as it does.
     """
+    progress(0, 3, "exporting the original")
     onnx = folder / "original-onnxruntime-fp32" / "model.onnx"
     onnx.parent.mkdir(parents=True)
     fp32_onnx(bundle, onnx)
+    progress(1, 3, "converting the original")
     models = [_pytorch_files(bundle, folder / "original-pytorch-fp32")] if bundle.has_module else []
     models.append(onnx_model_files(onnx, "fp32"))
     for name in targets:
         target = TARGETS[name]
         if name != "onnxruntime" and target.can_convert() is None and target.can_run() is None:
             models.append(target.convert(onnx, folder / f"original-{name}-fp32", "fp32"))
+    progress(2, 3, "checking the baselines")
     return [_artifact(bundle, model, folder, threads) for model in models]
 
 

@@ -36,7 +36,8 @@ def openvino_model_files(
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        model = openvino.convert_model(str(onnx))
+        # The converter of the same library would do no more for ONNX, and report its use to the vendor.
+        model = openvino.Core().read_model(str(onnx))
         openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=precision == "bf16")
     except Exception as error:
         raise ConversionError(

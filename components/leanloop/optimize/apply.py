@@ -1,7 +1,7 @@
 """Carrying out a recipe: PyTorch techniques, export, the target's files.
 
-What recipes share is made once and kept in the store: ``prefixes/<prefix id>`` holds the shapes and weights after the PyTorch
-techniques, ``exports/<prefix id>`` their fp32 ONNX file.
+What recipes share is made once and kept in the store: ``prefixes/<prefix id>`` holds the shapes and weights after the
+PyTorch techniques, ``exports/<prefix id>`` their fp32 ONNX file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import safetensors.torch
 from torch import nn
 
 from leanloop.bundle import Bundle
-from leanloop.convert import TARGETS, export_onnx, fp32_onnx
+from leanloop.convert import TARGETS, export_onnx
+from leanloop.convert.export import write_original
 from leanloop.core.contracts import Candidate, ModelFiles
 from leanloop.core.errors import StoreError
 from leanloop.core.files import read_json, write_json
@@ -64,7 +65,8 @@ def make_onnx(configs: Sequence[Config], workshop: Workshop, path: Path) -> None
         if configs:
             export_onnx(workshop.bundle, make_prefix(configs, workshop).module, path)
         else:
-            fp32_onnx(workshop.bundle, path)
+            # Not `fp32_onnx`, which starts a limited child: a trial is one already.
+            write_original(str(workshop.bundle.folder), str(path))
         workshop.store.put_folder(key, path.parent)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leanloop.bundle import Bundle
 from leanloop.core.contracts import RecipeRecord
 from leanloop.core.errors import SettingsError
 from leanloop.core.files import digest_json
@@ -58,12 +59,13 @@ class Recipe:
         return any(TECHNIQUES[config.technique].trains for config in self.configs)
 
     def untrained(self) -> Recipe:
-        """The same shapes and the same target files, without the fine-tuning: as fast, and quick to make."""
-        return replace(self, configs=tuple(c for c in self.configs if not TECHNIQUES[c.technique].trains))
+        """The same shapes and kernels without the fine-tuning: as fast and as large, and quick to make."""
+        kept = [config for config in self.configs if not TECHNIQUES[config.technique].trains]
+        return replace(self, configs=tuple(_drafted(config) for config in kept))
 
-    def shortened(self) -> Recipe:
+    def shortened(self, bundle: Bundle) -> Recipe:
         """The same with much shorter fine-tuning."""
-        return replace(self, configs=tuple(_short(config) for config in self.configs))
+        return replace(self, configs=tuple(_shortened(config, bundle) for config in self.configs))
 
     def record(self) -> RecipeRecord:
         """As data."""
@@ -79,9 +81,16 @@ class Recipe:
         return cls(record.target, tuple(read_config(document) for document in record.techniques))
 
 
-def _short(config: Config) -> Config:
+def _drafted(config: Config) -> Config:
     technique = TECHNIQUES[config.technique]
-    return technique.shorten(config) if isinstance(technique, TorchTechnique) and technique.shorten else config
+    return technique.draft(config) if isinstance(technique, GraphTechnique) else config
+
+
+def _shortened(config: Config, bundle: Bundle) -> Config:
+    technique = TECHNIQUES[config.technique]
+    if not isinstance(technique, TorchTechnique) or technique.shorten is None:
+        return config
+    return technique.shorten(config, bundle)
 
 
 def recipe_id(recipe: Recipe, bundle_digest: str) -> str:
@@ -90,7 +99,7 @@ def recipe_id(recipe: Recipe, bundle_digest: str) -> str:
 
 
 def prefix_id(configs: Sequence[Config], bundle_digest: str) -> str:
-    """The same for the PyTorch techniques alone, whatever target comes after: recipes that share them share the work."""
+    """The same for the PyTorch techniques alone: recipes that share them share the work, whatever comes after."""
     return _id(bundle_digest, [config.document() for config in configs])
 
 

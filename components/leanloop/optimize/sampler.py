@@ -1,13 +1,15 @@
 """How the next trial is chosen: bisection for the strongest shape that still holds the accuracy.
 
-Stronger pruning is faster and smaller, and less accurate. So there is one strength at which the accuracy is just held, and
-each fully trained shape tells on which side of it the rest lies. The sampler keeps, for each shape and effort, a bracket::
+Stronger pruning is faster and smaller, and less accurate. So there is one strength at which the accuracy is just
+held, and each fully trained shape tells on which side of it the rest lies. The sampler keeps, for each shape and
+effort, a
+bracket::
 
     low   strongest that holds the accuracy (or that is too large or too slow anyway: weaker ones are, too)
     high  weakest above it that does not
 
-and proposes the free strength between them that is farthest from all that is known or under way, so that parallel workers
-share the bracket. When it is closed, the shapes above it are tried again with more training.
+and proposes the free strength between them that is farthest from all that is known or under way, so that parallel
+workers share the bracket. When it is closed, the shapes above it are tried again with more training.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from leanloop.optimize.space import EFFORTS, Space
 
@@ -41,11 +43,10 @@ Point = tuple[str, int, int]
 
 
 class FrontierSampler(BaseSampler):
-    """Proposes the next point of a `Space`; random only when every bracket is closed."""
+    """Proposes the next point of a `Space`, from what all other trials found; it draws nothing at random."""
 
-    def __init__(self, space: Space, seed: int) -> None:
+    def __init__(self, space: Space) -> None:
         self._space = space
-        self._random = RandomSampler(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters are chosen together."""
@@ -54,32 +55,42 @@ class FrontierSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point; nothing when all brackets are closed."""
+        """The next point; when another worker has just closed the last bracket, one that is known already."""
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         point = next_point(self._space, others)
-        return {} if point is None else dict(zip(("shape", "strength", "effort"), point, strict=True))
+        return as_params(point or (first_shape(self._space), 0, EFFORTS[0]))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Only reached when all brackets are closed."""
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
+        """Not reached: all parameters belong to `infer_relative_search_space`."""
+        raise KeyError(param_name)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
     """The parameters of a trial."""
     strongest = max((len(configs) for configs in space.shapes.values()), default=0)
     return {
-        "shape": CategoricalDistribution(tuple(space.shapes) or ("none",)),
+        "shape": CategoricalDistribution(tuple(space.shapes) or (first_shape(space),)),
         "strength": IntDistribution(0, strongest),
         "effort": IntDistribution(min(EFFORTS), max(EFFORTS)),
     }
 
 
-def point_of(trial: FrozenTrial) -> Point | None:
+def point_of(trial: FrozenTrial | Trial) -> Point | None:
     """A trial's point; None while a new trial has none yet."""
     params = trial.params
     return (params["shape"], params["strength"], params["effort"]) if len(params) == 3 else None
+
+
+def as_params(point: Point) -> dict[str, Any]:
+    """A point as a trial's parameters."""
+    return dict(zip(("shape", "strength", "effort"), point, strict=True))
+
+
+def first_shape(space: Space) -> str:
+    """A shape's name for the point of strength 0, which is the original's own shape."""
+    return next(iter(space.shapes), "none")
 
 
 def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
@@ -107,9 +118,7 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
             if own == effort:
                 known.setdefault(strength, "under way")
-        elif status in (HOLDS, NOT_ENOUGH) and own <= effort:
-            known[strength] = status
-        elif status == FAILS and own >= effort:
+        elif (status in (HOLDS, NOT_ENOUGH) and own <= effort) or (status == FAILS and own >= effort):
             known[strength] = status
         elif (status == NO_TIME and own <= effort) or trial.state == TrialState.FAIL:
             known.setdefault(strength, NO_TIME)

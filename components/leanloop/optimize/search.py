@@ -2,7 +2,8 @@
 
 Each trial is a shape (or the original's own), and goes through rungs that cost more and more:
 
-1. ``latency``: the untrained shape is made into every target's files and timed. If none is better than the best candidate that
+1. ``latency``: the untrained shape is made into every target's files and timed. If none is better than the best
+candidate that
    holds the accuracy, or none meets the goal's limits, nothing is trained.
 2. ``short``: a short training, to see hopeless shapes early, and to know how long the full one takes.
 3. ``full``: full training; then the files that were timed best are made, measured and scored.
@@ -10,37 +11,43 @@ Each trial is a shape (or the original's own), and goes through rungs that cost 
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from leanloop.bundle import Bundle
 from leanloop.core.child import run_limited
 from leanloop.core.contracts import Analysis, Candidates, RecipeRecord, TrialRow
 from leanloop.core.errors import ChildError, LeanloopError, TrialError
 from leanloop.core.events import emit, progress
-from leanloop.core.files import atomic_folder, read_json
+from leanloop.core.files import read_json
 from leanloop.core.hardware import usable_cores
-from leanloop.core.settings import GoalSettings, Settings
+from leanloop.core.settings import Settings
 from leanloop.core.store import Store
+from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.sampler import FAILS, HOLDS, NO_TIME, NOT_ENOUGH, STATUS
 from leanloop.optimize.space import Space, make_space
 from leanloop.optimize.study import Clock, ask, mine, open_study, release_dead, store_url
-from leanloop.optimize.trial import CURRENT, Job, Outcome, Plan, Timed
+from leanloop.optimize.trial import CURRENT, Job, Outcome, Plan, Timed, fail
 
 ROWS, SHORT = "rows", "short"
 
 COMPETITIVE = 1.15
 """Files of one shape within this factor of its best are finished too: the benchmark decides between them."""
 
-_AFTERWARDS_SECONDS = 15.0
-"""What making, measuring and scoring a trained shape's candidates takes; kept free when a training is begun."""
+_AFTERWARDS = 0.05
+"""Share of the budget that is kept free to make, measure and score the candidates of the last training."""
+
+_FAR = 0.4
+"""A shape whose metric is worse than the goal's limit by more than this share after a short training is given up."""
+
+_SHORT_NOISE = 0.02
+"""Short scores closer than this share are not told apart."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +74,48 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
     space = make_space(bundle, settings)
     study = open_study(settings, space, bundle.manifest.digest)
     release_dead(study, space, worker, settings.optimize.workers)
-    Search(bundle, analysis, settings, space, study, worker).run()
+    Search(bundle, analysis, settings, space, study, destination / "trials", worker).run()
     return _write(bundle, Store(store_url(settings)), study, space, destination, worker)
 
 
 class Search:
-    """The loop of one worker."""
+    """The loop of one worker.
+
+    Args:
+        bundle: The owner's model and data.
+        analysis: Of the same bundle.
+        settings: Goal, techniques, budget.
+        space: What may be tried.
+        study: Shared with the other workers.
+        folder: Where the trials' child processes leave their logs and scripts.
+        worker: Number of this worker.
+    """
 
     def __init__(
-        self, bundle: Bundle, analysis: Analysis, settings: Settings, space: Space, study: optuna.Study, worker: int
+        self,
+        bundle: Bundle,
+        analysis: Analysis,
+        settings: Settings,
+        space: Space,
+        study: optuna.Study,
+        folder: Path,
+        worker: int,
     ) -> None:
         self._bundle = bundle
-        self._analysis = analysis
+        self._original_metric = analysis.metric
         self._settings = settings
+        self._goal = settings.goal
         self._space = space
         self._study = study
+        self._folder = folder
         self._worker = worker
         self._store = Store(store_url(settings))
         self._clock = Clock(self._store, study.study_name, settings.optimize.budget_minutes * 60)
-        self._threads = max(1, usable_cores() // settings.optimize.workers)
 
     def run(self) -> None:
         """Take and carry out trials."""
-        while self._clock.left() > 0 and self._ended() < self._settings.optimize.max_trials:
+        reserve = _AFTERWARDS * self._clock.budget
+        while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
             trial = ask(self._study, self._space, self._worker)
             if trial is None:
                 break
@@ -106,15 +132,13 @@ class Search:
         try:
             ruled = self._rungs(trial)
         except LeanloopError as error:
-            row = self._row(trial, self._recipes(trial)[0][0], "failed", "latency", reason=error.what)
-            ruled = Ruled(FAILS, (row,))
-        rows = [row.model_dump(mode="json") for row in ruled.rows]
+            ruled = Ruled(FAILS, (self._row(trial, self._groups(trial)[0][0], "failed", reason=str(error)),))
         trial.set_user_attr(STATUS, ruled.status)
-        trial.set_user_attr(ROWS, rows)
+        trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in ruled.rows])
         trial.set_user_attr(SHORT, ruled.short_metric)
         done = [row for row in ruled.rows if row.state == "complete"]
         if done:
-            self._study.tell(trial, min(objective(row, self._settings.goal) for row in done))
+            self._study.tell(trial, min(objective(row, self._goal) for row in done))
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
         emit(
@@ -123,47 +147,147 @@ class Search:
             status=ruled.status,
             seconds=round(time.monotonic() - started, 2),
             candidates=[row.candidate_id for row in done],
-            reason=ruled.rows[0].reason if ruled.rows else "",
+            reason=ruled.rows[-1].reason,
         )
 
-    def _recipes(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
+    def _groups(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
+        """All recipes of a trial's shape, grouped by how the files are made."""
         torch = self._space.torch(trial.params["shape"], trial.params["strength"], trial.params["effort"])
         return [self._space.recipes(torch, finish) for finish in self._space.finishes]
 
     def _rungs(self, trial: optuna.Trial) -> Ruled:
-        groups = self._recipes(trial)
-        if groups[0][0].torch:
+        groups = self._groups(trial)
+        if trial.params["strength"] > 0:
             emit("trial_rung", trial=trial.number, rung="latency")
             timed = self._scan(trial, [group[0].untrained() for group in groups])
-            pairs = [(group, time) for group, time in zip(groups, timed, strict=True) if time.latency_ms is not None]
+            pairs = [(group, one) for group, one in zip(groups, timed, strict=True) if not one.reason]
             if not pairs:
-                raise TrialError(f"No target takes this shape: {timed[0].reason}")
+                raise TrialError("No target takes this shape.", value=timed[0].reason)
             groups = self._hopeful(pairs)
             if not groups:
-                group, best = min(pairs, key=lambda pair: objective(pair[1], self._settings.goal))
-                row = self._row(trial, group[0], "pruned", "latency", best, "no better than what holds the accuracy")
+                group, best = min(pairs, key=lambda pair: objective(pair[1], self._goal))
+                row = self._row(trial, group[0], "pruned", best, reason="no better than what holds, or over a limit")
                 return Ruled(NOT_ENOUGH, (row,))
         return self._finish(trial, groups)
 
     def _hopeful(self, pairs: list[tuple[tuple[Recipe, ...], Timed]]) -> list[tuple[Recipe, ...]]:
         # Latencies and sizes hardly depend on the weights, so what is slower untrained stays slower.
-        goal, best = self._settings.goal, self._best()
+        best = self._best()
         able = sorted(
             (
-                (objective(timed, goal), group)
+                (objective(timed, self._goal), group)
                 for group, timed in pairs
-                if within_limits(timed, goal) and (best is None or objective(timed, goal) < best)
+                if within_limits(timed, self._goal) and objective(timed, self._goal) < best
             ),
             key=lambda pair: pair[0],
         )
         return [group for value, group in able if value <= COMPETITIVE * able[0][0]]
 
-    def _best(self) -> float | None:
-        """The best objective of all candidates that hold the accuracy within the goal's limits."""
-        rows = [
-            row
-            for trial in self._study.get_trials(deepcopy=False)
-            for row in map(TrialRow.model_validate, trial.user_attrs.get(ROWS, ()))
-            if row.state == "complete" and row.reason == HOLDS_REASON and within_limits(row, self._settings.goal)
-        ]
-        return min((objective(row, self._settings.goal) for row in rows), default=None)
+    def _best(self) -> float:
+        """The best objective of the candidates that hold the accuracy within the goal's limits; infinite if none."""
+        rows = [row for trial in self._study.get_trials(deepcopy=False) for row in rows_of(trial)]
+        return min(
+            (objective(row, self._goal) for row in rows if holds(row) and within_limits(row, self._goal)),
+            default=float("inf"),
+        )
+
+    def _scan(self, trial: optuna.Trial, recipes: list[Recipe]) -> list[Timed]:
+        job = self._job(trial, "scan")
+        documents = [recipe.record().model_dump(mode="json") for recipe in recipes]
+        return [Timed.model_validate(one) for one in self._child("scan", job, {"recipes": documents})]
+
+    def _finish(self, trial: optuna.Trial, groups: list[tuple[Recipe, ...]]) -> Ruled:
+        plan = Plan(
+            groups=tuple(tuple(recipe.record() for recipe in group) for group in groups),
+            short_floor=self._short_floor(),
+            seconds_left=self._clock.left() - _AFTERWARDS * self._clock.budget,
+        )
+        job = self._job(trial, "finish")
+        outcome = Outcome.model_validate(self._child("finish", job, {"plan": plan.model_dump(mode="json")}))
+        if outcome.state == "pruned":
+            return Ruled(NO_TIME if outcome.out_of_time else FAILS, outcome.rows, outcome.short_metric)
+        return Ruled(HOLDS if any(map(holds, outcome.rows)) else FAILS, outcome.rows, outcome.short_metric)
+
+    def _short_floor(self) -> float:
+        """Short scores below this are hopeless: far below the limit, or below one that failed after full training."""
+        metric = self._bundle.metric
+        floors = [metric.limit(self._original_metric, self._goal.max_accuracy_drop + _FAR)]
+        for trial in self._study.get_trials(deepcopy=False):
+            short = trial.user_attrs.get(SHORT)
+            if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
+                floors.append(metric.limit(short, _SHORT_NOISE))
+        return max(floors) if metric.higher_is_better else min(floors)
+
+    def _job(self, trial: optuna.Trial, kind: str) -> Job:
+        return Job(
+            bundle=str(self._bundle.folder),
+            store=store_url(self._settings),
+            goal=self._goal,
+            threads=max(1, usable_cores() // self._settings.optimize.workers),
+            trial=trial.number,
+            folder=str((self._folder / f"{trial.number}-{kind}").resolve()),
+        )
+
+    def _child(self, function: str, job: Job, arguments: dict[str, Any]) -> Any:
+        """Call a function of `trial` under limits; a recipe that brings the process down is kept as a failure."""
+        while True:
+            try:
+                return run_limited(
+                    f"leanloop.optimize.trial:{function}",
+                    {"job": job.model_dump(mode="json"), **arguments},
+                    folder=Path(job.folder),
+                    timeout_seconds=self._settings.optimize.trial_timeout_seconds,
+                    memory_bytes=self._settings.optimize.trial_memory_bytes,
+                )
+            except ChildError as error:
+                current = Path(job.folder) / CURRENT
+                record = read_json(current) if current.exists() else None
+                if record is None:
+                    raise
+                current.unlink()
+                fail(Recipe.from_record(RecipeRecord.model_validate(record)), job.workshop(), error)
+
+    def _row(
+        self,
+        trial: optuna.Trial,
+        recipe: Recipe,
+        state: Literal["pruned", "failed"],
+        timed: Timed | None = None,
+        *,
+        reason: str,
+    ) -> TrialRow:
+        return TrialRow(
+            trial=trial.number,
+            recipe=recipe.record(),
+            candidate_id=recipe_id(recipe, self._bundle.manifest.digest),
+            state=state,
+            rung="latency",
+            latency_ms=timed.latency_ms if timed else None,
+            metric=None,
+            size_bytes=timed.size_bytes if timed else None,
+            seconds=0.0,
+            reason=reason,
+        )
+
+
+def rows_of(trial: FrozenTrial) -> list[TrialRow]:
+    """The log lines of an ended trial."""
+    return [TrialRow.model_validate(row) for row in trial.user_attrs.get(ROWS, ())]
+
+
+def _write(
+    bundle: Bundle, store: Store, study: optuna.Study, space: Space, destination: Path, worker: int
+) -> Candidates:
+    rows = [row for trial in mine(study, worker) for row in rows_of(trial)]
+    identities = tuple(dict.fromkeys(row.candidate_id for row in rows if row.state == "complete"))
+    for identity in identities:
+        store.get_folder(f"candidates/{identity}", destination / identity)
+    candidates = Candidates(
+        bundle_digest=bundle.manifest.digest,
+        worker=worker,
+        candidates=identities,
+        trials=tuple(rows),
+        left_out=dict(space.left_out),
+    )
+    candidates.save(destination)
+    return candidates

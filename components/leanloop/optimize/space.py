@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from leanloop.bundle import Bundle
 from leanloop.convert import TARGETS
@@ -55,9 +56,7 @@ class Space:
 
     def recipes(self, torch: tuple[Config, ...], finish: Finish) -> tuple[Recipe, ...]:
         """The recipes of one finish after some PyTorch techniques, best first."""
-        return tuple(
-            Recipe(finish.target, torch if config is None else (*torch, config)) for config in finish.configs
-        )
+        return tuple(Recipe(finish.target, torch if config is None else (*torch, config)) for config in finish.configs)
 
     def digest(self, settings: Settings) -> str:
         """Of all that makes results comparable: this space, the goal, the machine, the tools. One study each."""
@@ -117,7 +116,8 @@ def _without_target(technique: Technique, targets: list[TargetName]) -> str | No
 
 
 def _seeded(config: Config, seed: int) -> Config:
-    return replace(config, seed=seed) if any(field.name == "seed" for field in fields(config)) else config
+    with_seed: dict[str, Any] = {"seed": seed} if any(field.name == "seed" for field in fields(config)) else {}
+    return replace(config, **with_seed)
 
 
 def _lengthened(config: Config, times: int) -> Config:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -16,8 +15,17 @@ from optuna.trial import FrozenTrial, TrialState
 from leanloop.core.errors import SettingsError
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
-from leanloop.optimize.sampler import DUPLICATE, STATUS, FrontierSampler, distributions, point_of
-from leanloop.optimize.space import Space
+from leanloop.optimize.sampler import (
+    DUPLICATE,
+    STATUS,
+    FrontierSampler,
+    as_params,
+    distributions,
+    first_shape,
+    next_point,
+    point_of,
+)
+from leanloop.optimize.space import EFFORTS, Space
 
 WORKER = "worker"
 """User attribute of a trial: who runs it."""
@@ -38,16 +46,11 @@ def open_study(settings: Settings, space: Space, bundle_digest: str) -> optuna.S
     study = optuna.create_study(
         study_name=f"{bundle_digest[:16]}-{space.digest(settings)[:16]}",
         storage=_storage(settings),
-        sampler=FrontierSampler(space, settings.optimize.seed),
+        sampler=FrontierSampler(space),
         load_if_exists=True,
     )
-    enqueue(study, space, next(iter(space.shapes), "none"), 0, 1)
+    study.enqueue_trial(as_params((first_shape(space), 0, EFFORTS[0])), skip_if_exists=True)
     return study
-
-
-def enqueue(study: optuna.Study, space: Space, shape: str, strength: int, effort: int) -> None:
-    """Put a point into the queue, unless it has a trial."""
-    study.enqueue_trial({"shape": shape, "strength": strength, "effort": effort}, skip_if_exists=True)
 
 
 def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
@@ -55,19 +58,16 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
 
     A point that another worker drew at the same moment is given up again by the later of the two.
     """
-    from leanloop.optimize.sampler import next_point
-
     while True:
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if not waiting and next_point(space, study.get_trials(deepcopy=False)) is None:
             return None
         trial = study.ask(distributions(space))
         trial.set_user_attr(WORKER, worker)
-        point = point_of(study._storage.get_trial(trial._trial_id))
         earlier = [
             other
             for other in study.get_trials(deepcopy=False)
-            if other.number < trial.number and point_of(other) == point and _occupies(other)
+            if other.number < trial.number and point_of(other) == point_of(trial) and _occupies(other)
         ]
         if not earlier:
             return trial
@@ -85,7 +85,7 @@ def release_dead(study: optuna.Study, space: Space, worker: int, workers: int) -
         if owner == worker or (worker == 0 and owner >= workers):
             study.tell(trial.number, state=TrialState.FAIL)
             if point := point_of(trial):
-                study.enqueue_trial(dict(zip(("shape", "strength", "effort"), point, strict=True)))
+                study.enqueue_trial(as_params(point))
 
 
 def mine(study: optuna.Study, worker: int) -> list[FrozenTrial]:

@@ -1,4 +1,4 @@
-"""What a trial does, in a limited child process: `scan` times a shape before anything is trained, `finish` does the rest.
+"""What a trial does, in a limited child: `scan` times a shape before anything is trained, `finish` does the rest.
 
 Both keep what they find in the store, successes (``latencies/``, ``candidates/``) and failures (``failures/``), so that
 neither is ever done twice, in a later run either.
@@ -30,12 +30,16 @@ from leanloop.core.names import code_version
 from leanloop.core.settings import GoalSettings
 from leanloop.core.store import Store
 from leanloop.optimize.apply import keep_checkpoint, make_files, make_prefix
+from leanloop.optimize.objective import HOLDS_ACCURACY, holds
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.techniques import TECHNIQUES, TorchTechnique, Workshop
 from leanloop.runtime import open_session, predict
 
 CURRENT = "current.json"
 """In a child's folder: the recipe it is working on, so that a crash is laid at the right door."""
+
+OUTPUTS = "validation.npz"
+"""In a candidate's folder: its first output on validation."""
 
 _SCAN_SECONDS = 0.15
 _MEASURE_SECONDS = 0.3
@@ -91,15 +95,14 @@ class Outcome(Record):
     """How a trial ended.
 
     Attributes:
-        state: As in `TrialRow`; ``pruned`` after the short training, with a reason.
-        holds: Whether one of the candidates holds the accuracy.
+        state: ``pruned`` after the short training, or ``complete``.
+        out_of_time: Pruned because the full training would not end in time.
         short_metric: On validation, after the short training.
         rows: One per recipe.
     """
 
     state: Literal["complete", "pruned"]
-    reason: str
-    holds: bool
+    out_of_time: bool = False
     short_metric: float | None
     rows: tuple[TrialRow, ...]
 
@@ -112,7 +115,9 @@ def scan(job: dict[str, Any], recipes: list[dict[str, Any]]) -> list[dict[str, A
     """
     work = Job.model_validate(job)
     workshop = work.workshop()
-    return [_scan_one(Recipe.from_record(RecipeRecord.model_validate(one)), work, workshop).model_dump() for one in recipes]
+    return [
+        _scan_one(Recipe.from_record(RecipeRecord.model_validate(one)), work, workshop).model_dump() for one in recipes
+    ]
 
 
 def _scan_one(recipe: Recipe, job: Job, workshop: Workshop) -> Timed:
@@ -144,39 +149,28 @@ def finish(job: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     first = groups[0][0]
     short_metric = None
     if first.trains and not _is_trained(first, workshop):
-        short_metric, reason = _short_training(first, todo, work, workshop)
-        if reason:
-            row = _row(first, work, workshop, state="pruned", rung="short", metric=short_metric, reason=reason)
-            return Outcome(
-                state="pruned", reason=reason, holds=False, short_metric=short_metric, rows=(row,)
-            ).model_dump(mode="json")
+        pruned = _short_training(first, todo, work, workshop)
+        short_metric = pruned.short_metric
+        if pruned.state == "pruned":
+            return pruned.model_dump(mode="json")
     emit("trial_rung", trial=work.trial, rung="full")
     with _working_on(None, work):
         make_prefix(first.torch, workshop)
     rows: list[TrialRow] = []
-    holds = False
     for group in groups:
         for recipe in group:
-            row, this_holds = finish_one(recipe, work, workshop)
-            rows.append(row)
-            holds = holds or this_holds
-            if this_holds:
+            rows.append(finish_one(recipe, work, workshop))
+            if holds(rows[-1]):
                 break
-    return Outcome(state="complete", reason="", holds=holds, short_metric=short_metric, rows=tuple(rows)).model_dump(
-        mode="json"
-    )
+    return Outcome(state="complete", short_metric=short_metric, rows=tuple(rows)).model_dump(mode="json")
 
 
-def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> tuple[TrialRow, bool]:
-    """One candidate: made, measured, scored on validation and kept; or its failure.
-
-    Returns:
-        Its row, and whether it holds the accuracy.
-    """
+def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
+    """One candidate: made, measured, scored on validation and kept; or its failure."""
     store, identity = workshop.store, recipe_id(recipe, workshop.bundle.manifest.digest)
     failure = store.get_json(f"failures/{identity}.json")
     if failure is not None:
-        return _row(recipe, job, workshop, state="failed", reason=f"failed before: {failure['reason']}"), False
+        return _row(recipe, job, workshop, state="failed", reason=f"failed before: {failure['reason']}")
     with tempfile.TemporaryDirectory(prefix="leanloop-candidate-") as scratch:
         folder = Path(scratch) / identity
         cached = store.get_folder(f"candidates/{identity}", folder)
@@ -185,26 +179,29 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> tuple[TrialRow, 
                 with _working_on(recipe, job):
                     _make_candidate(recipe, identity, job, workshop, folder)
             except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
-                store.put_json(f"failures/{identity}.json", {"reason": _reason(error), "recipe": recipe.record().model_dump()})
-                return _row(recipe, job, workshop, state="failed", reason=_reason(error)), False
+                return _row(recipe, job, workshop, state="failed", reason=fail(recipe, workshop, error))
             store.put_folder(f"candidates/{identity}", folder)
         candidate = Candidate.load(folder)
-        with np.load(folder / "validation.npz", allow_pickle=False) as archive:
-            holds = holds_accuracy(archive["output"], workshop, job.goal)
-    return (
-        _row(
-            recipe,
-            job,
-            workshop,
-            state="complete",
-            latency_ms=candidate.latency_ms,
-            metric=candidate.metric,
-            size_bytes=candidate.size_bytes,
-            seconds=0.0 if cached else candidate.seconds,
-            reason="holds the accuracy" if holds else "loses too much accuracy",
-        ),
-        holds,
+        with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
+            kept = holds_accuracy(archive["output"], workshop, job.goal)
+    return _row(
+        recipe,
+        job,
+        workshop,
+        state="complete",
+        latency_ms=candidate.latency_ms,
+        metric=candidate.metric,
+        size_bytes=candidate.size_bytes,
+        seconds=0.0 if cached else candidate.seconds,
+        reason=HOLDS_ACCURACY if kept else "loses too much accuracy",
     )
+
+
+def fail(recipe: Recipe, workshop: Workshop, error: Exception) -> str:
+    """Keep a recipe's failure, so that it is not tried again; returns the reason."""
+    identity, reason = recipe_id(recipe, workshop.bundle.manifest.digest), _reason(error)
+    workshop.store.put_json(f"failures/{identity}.json", {"reason": reason, "recipe": recipe.record().model_dump()})
+    return reason
 
 
 def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop, folder: Path) -> None:
@@ -219,7 +216,7 @@ def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop,
         session.close()
     if not all(np.isfinite(values).all() for values in outputs.values()):
         raise TrialError("The candidate answers NaN or infinity.")
-    np.savez(folder / "validation.npz", allow_pickle=False, output=outputs[bundle.manifest.outputs[0]])
+    np.savez(folder / OUTPUTS, allow_pickle=False, output=outputs[bundle.manifest.outputs[0]])
     keep_checkpoint(recipe, workshop, folder)
     Candidate(
         id=identity,
@@ -241,8 +238,8 @@ def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop,
 def holds_accuracy(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -> bool:
     """Whether a candidate's first output on validation keeps the metric that the goal asks for.
 
-    The drop must be within the goal, and noise must not stand against it: the upper one-sided 95 % bound of the paired drop is
-    within the goal too, or the candidate ties with the original.
+    The drop must be within the goal, and noise must not stand against it: the upper one-sided 95 % bound of the
+    paired drop is within the goal too, or the candidate ties with the original.
     """
     bundle = workshop.bundle
     reference = original_validation(workshop)[bundle.manifest.outputs[0]]
@@ -287,8 +284,8 @@ def replay(bundle: str, recipe: dict[str, Any], goal: dict[str, Any], threads: i
             folder=store,
         )
         again = Recipe.from_record(RecipeRecord.model_validate(recipe))
-        row, holds = finish_one(again, job, job.workshop())
-    return {"candidate": row.candidate_id, "metric": row.metric, "holds": holds, "reason": row.reason}
+        row = finish_one(again, job, job.workshop())
+    return {"candidate": row.candidate_id, "metric": row.metric, "reason": row.reason}
 
 
 def _write_replay(recipe: Recipe, job: Job, folder: Path) -> None:
@@ -314,20 +311,25 @@ def _is_trained(recipe: Recipe, workshop: Workshop) -> bool:
     return workshop.store.has_folder(f"prefixes/{prefix_id(recipe.torch, workshop.bundle.manifest.digest)}")
 
 
-def _short_training(recipe: Recipe, plan: Plan, job: Job, workshop: Workshop) -> tuple[float, str]:
+def _short_training(recipe: Recipe, plan: Plan, job: Job, workshop: Workshop) -> Outcome:
     emit("trial_rung", trial=job.trial, rung="short")
-    short = recipe.shortened()
+    short, bundle = recipe.shortened(workshop.bundle), workshop.bundle
     with _working_on(None, job):
         prefix = make_prefix(short.torch, workshop)
-    bundle = workshop.bundle
     validation = bundle.split("validation")
     metric = bundle.score(bundle.predict(prefix.module, validation), validation, original_validation(workshop))
     estimate = prefix.training_seconds * _work(recipe, workshop) / _work(short, workshop)
-    if plan.short_floor is not None and not bundle.metric.meets(metric, plan.short_floor):
-        return metric, f"hopeless: {metric:.4g} after a short training, and {plan.short_floor:.4g} was too little before"
-    if estimate > plan.seconds_left:
-        return metric, f"no time: full training takes about {estimate:.0f} s, and {max(plan.seconds_left, 0):.0f} s are left"
-    return metric, ""
+    hopeless = plan.short_floor is not None and not bundle.metric.meets(metric, plan.short_floor)
+    if hopeless:
+        reason = (
+            f"hopeless: {metric:.4g} after a short training, where {plan.short_floor:.4g} is the least to go on from"
+        )
+    elif estimate > plan.seconds_left:
+        reason = f"no time: full training takes about {estimate:.0f} s, and {max(plan.seconds_left, 0):.0f} s are left"
+    else:
+        return Outcome(state="complete", short_metric=metric, rows=())
+    row = _row(recipe, job, workshop, state="pruned", rung="short", metric=metric, reason=reason)
+    return Outcome(state="pruned", out_of_time=not hopeless, short_metric=metric, rows=(row,))
 
 
 def _work(recipe: Recipe, workshop: Workshop) -> float:

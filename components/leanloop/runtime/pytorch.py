@@ -49,7 +49,7 @@ class PyTorchSession:
         return calls[min(calls, key=lambda name: _seconds_per_call(calls[name]))]
 
     def _call(self, inputs: Arrays, memory_format: torch.memory_format) -> Callable[[], object]:
-        module = nn.Module.to(self._bundle.module(), memory_format=memory_format)
+        module: nn.Module = self._bundle.module().to(memory_format=memory_format)  # type: ignore[call-overload]
         images = tuple(_formatted(tensor, memory_format) for tensor in tensors(inputs))
 
         def call() -> object:

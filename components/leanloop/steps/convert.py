@@ -2,26 +2,86 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from leanloop.core.events import step_events
+from leanloop.core.contracts import Artifact, Artifacts, Candidates
+from leanloop.core.errors import ConversionError
+from leanloop.core.events import progress, step_events
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
 
+if TYPE_CHECKING:
+    from leanloop.bundle import Bundle
+    from leanloop.optimize import Finalist
+
 
 def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifacts: Path) -> None:
-    """Choose the finalists, convert and parity-check.
+    """Choose the finalists, add the fp32 baselines, and check that every file answers as the model it was made from.
 
     Args:
         settings: The run's settings.
         bundle: Folder of `leanloop.steps.bundle`.
         candidates: One folder of `leanloop.steps.optimize` per worker.
         artifacts: Folder to write (`Artifacts`).
+
+    Raises:
+        ConversionError: The original itself does not survive conversion; a finalist that does not is left out.
     """
     with step_events("convert"):
         from leanloop.bundle import Bundle
-        from leanloop.optimize import finish_finalists
+        from leanloop.convert import baselines
+        from leanloop.optimize import finalists
 
+        opened, chosen = Bundle(bundle), finalists(candidates, settings)
+        workers = [Candidates.load(folder) for folder in candidates]
+        rejected: dict[str, str] = {}
         with atomic_folder(artifacts) as folder:
-            finish_finalists(Bundle(bundle), candidates, settings, folder).save(folder)
+            found = baselines(opened, folder, settings.targets, threads=settings.goal.threads)
+            for number, finalist in enumerate(chosen):
+                progress(number, len(chosen), f"checking {finalist.candidate.recipe.describe()}")
+                if not finalist.candidate.recipe.techniques:
+                    rejected[finalist.candidate.id] = "it is the original's own baseline"
+                    continue
+                try:
+                    found.append(_checked(opened, finalist, folder, settings.goal.threads))
+                except ConversionError as error:
+                    rejected[finalist.candidate.id] = str(error)
+            Artifacts(
+                bundle_digest=opened.manifest.digest,
+                artifacts=tuple(found),
+                rejected=rejected,
+                left_out={technique: why for worker in workers for technique, why in worker.left_out.items()},
+                trials=tuple(row for worker in workers for row in worker.trials),
+            ).save(folder)
+
+
+def _checked(bundle: Bundle, finalist: Finalist, folder: Path, threads: int) -> Artifact:
+    from leanloop.bundle import Split
+    from leanloop.convert import check_parity, parity_samples
+    from leanloop.optimize import Recipe, rebuild
+
+    candidate, target = finalist.candidate, folder / finalist.candidate.id
+    for name in candidate.model.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(finalist.folder / name, target / name)
+    reference = None
+    if Recipe.from_record(candidate.recipe).torch:
+        # A retrained model rightly answers otherwise than the original: its files are held against itself.
+        samples = Split("parity", parity_samples(bundle), None)
+        reference = bundle.predict(rebuild(finalist.folder, bundle), samples)
+    parity = check_parity(bundle, candidate.model, target, threads=threads, reference=reference)
+    if not parity.passed:
+        shutil.rmtree(target)
+        raise ConversionError(
+            "The converted candidate does not answer as the model that it was made from.",
+            where=candidate.recipe.describe(),
+            value=f"cosine {parity.cosine:.5f}, top-1 agreement {parity.top1_agreement}, "
+            f"maximum error {parity.max_abs_error:.3g}",
+            fix=f"Allowed are {parity.limits}.",
+        )
+    return Artifact(
+        id=candidate.id, baseline=False, recipe=candidate.recipe, model=candidate.model, parity=parity, metric=candidate.metric
+    )

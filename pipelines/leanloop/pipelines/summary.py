@@ -8,7 +8,7 @@ from rich.text import Text
 
 from leanloop.core.contracts import Benchmark, Release, Verdict
 from leanloop.pipelines.launch import Run, orchestration_share
-from leanloop.select import final_panel, leaderboard
+from leanloop.select import summary_panel, leaderboard
 
 
 def run_summary(run: Run) -> list[RenderableType]:
@@ -19,7 +19,7 @@ def run_summary(run: Run) -> list[RenderableType]:
     report = run.step_folder("deploy") / "report.html"
     return [
         leaderboard(benchmark, verdict),
-        final_panel(benchmark, verdict, release),
+        summary_panel(benchmark, verdict, release),
         _served(release),
         Text(f"Took {seconds / 60:.1f} min, of which orchestration {share:.1%}."),
         Text.assemble("Report  ", (str(report), "cyan")),

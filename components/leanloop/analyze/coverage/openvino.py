@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
+
 from leanloop.analyze.coverage.checks import COVERAGE, describe
 from leanloop.core.contracts import OperatorCoverage
 
@@ -26,10 +28,13 @@ def openvino_coverage(file: Path) -> OperatorCoverage:
     import openvino
     from openvino.frontend import FrontEndManager
 
-    frontend = FrontEndManager().load_by_framework("onnx")
-    model = frontend.convert_partially(frontend.load(str(file)))
+    # The converted nodes refer to the manager's library and to the loaded file: both must outlive them.
+    manager = FrontEndManager()
+    frontend = manager.load_by_framework("onnx")
+    loaded = frontend.load(str(file))
+    model = frontend.convert_partially(loaded)
     operators = [node for node in model.get_ordered_ops() if node.get_type_name() not in _NO_WORK]
-    unconverted = _unconverted(operators)
+    unconverted = _unconverted(operators, file)
     reasons = [f"{name} has no conversion rule" for name in unconverted]
     if not unconverted:
         runs = openvino.Core().query_model(model, "CPU")
@@ -47,12 +52,19 @@ def openvino_coverage(file: Path) -> OperatorCoverage:
     )
 
 
-def _unconverted(operators: list[openvino.Node]) -> list[str]:
-    unknown = set()
-    for node in operators:
-        if node.get_type_name() == "ONNXFrameworkNode":
-            meta = node.get_attributes()
-            unknown.add(".".join(part for part in (meta["ONNX_META_domain"], meta["ONNX_META_type"]) if part))
+def _unconverted(operators: list[openvino.Node], file: Path) -> list[str]:
+    # A converted node bears the name of its ONNX node, or of that node's output.
+    kinds: dict[str, str] = {}
+    for node in onnx.load(file, load_external_data=False).graph.node:
+        kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        kinds |= dict.fromkeys((node.name, *node.output), kind)
+    unknown, failed = (
+        {kinds.get(node.get_friendly_name(), node.get_friendly_name()) for node in operators if _is(node, placeholder)}
+        for placeholder in ("ONNXFrameworkNode", "NotSupportedONNXNode")
+    )
     # What follows an unknown operator fails too, for its input has no type: only the first cause is named.
-    failed = {node.get_friendly_name() for node in operators if node.get_type_name() == "NotSupportedONNXNode"}
     return sorted(unknown or failed)
+
+
+def _is(node: openvino.Node, kind: str) -> bool:
+    return bool(node.get_type_name() == kind)

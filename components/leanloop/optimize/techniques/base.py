@@ -7,7 +7,7 @@ Adding a technique touches one file::
         technique: ClassVar[str] = "halve"
         times: int = 1
 
-    TECHNIQUES.register("halve")(TorchTechnique("halve", HalveConfig, why_not, choices, apply=halve, rebuild=halve_again))
+    TECHNIQUES.register("halve")(TorchTechnique("halve", HalveConfig, why_not, choices, halve, halve_again))
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from leanloop.bundle import Bundle
 from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import SettingsError
 from leanloop.core.registry import Registry
+from leanloop.core.settings import TargetName
 from leanloop.core.store import Store
 
 
@@ -105,7 +106,7 @@ class TorchTechnique:
     choices: Callable[[Bundle, float], Sequence[Config]]
     apply: ApplyTorch
     rebuild: RebuildTorch | None = None
-    shorten: Callable[[Any], Config] | None = None
+    shorten: Callable[[Any, Bundle], Config] | None = None
     work: Callable[[Any, Bundle], float] | None = None
     lengthen: Callable[[Any, int], Config] | None = None
 
@@ -126,14 +127,16 @@ class GraphTechnique:
         why_not: Why it cannot work with a bundle on this machine; None when it can.
         choices: Configs to try, best first; later ones are tried when the first costs too much accuracy.
         apply: See `ApplyGraph`.
+        draft: A config that gives files as fast and as large at less cost, with answers nobody reads.
     """
 
     name: str
     config: type[Config]
-    target: str
+    target: TargetName
     why_not: Callable[[Bundle], str | None]
     choices: Callable[[Bundle, float], Sequence[Config]]
     apply: ApplyGraph
+    draft: Callable[[Any], Config] = lambda config: config
     trains: bool = field(default=False, init=False)
 
 

@@ -1,9 +1,9 @@
 """Structured channel pruning: remove whole channels, so that what is left is a smaller dense network.
 
 A channel of one layer is tied to others: the batch-norm behind it, the layer that reads it, and, through a residual
-sum, channels of other layers. Torch-Pruning traces these ties and removes a group as one. Within each group the channels
-of least importance go; importance is the L2 norm of a channel's weights over its group, or, by Taylor expansion, how
-much the loss would change without it: ``|sum(w * dL/dw)|``.
+sum, channels of other layers. Torch-Pruning traces these ties and removes a group as one. Within each group the
+channels of least importance go; importance is the L2 norm of a channel's weights over its group, or, by Taylor
+expansion, how much the loss would change without it: ``|sum(w * dL/dw)|``.
 
 Shapes: keeping a share ``k`` of all channels keeps about ``k^2`` of the weights and of the multiply-adds. How much time
 that saves is another matter (kernels like multiples of 8 and 16), so the search measures it.
@@ -38,7 +38,7 @@ class ChannelPruningConfig(Config):
 
     Attributes:
         ratio: Share of the channels to remove from each group.
-        round_to: Channel counts stay multiples of this.
+        round_to: Channel counts stay multiples of this; narrower layers, of the next smaller power of two.
         importance: ``magnitude`` or ``taylor`` (needs labels).
     """
 
@@ -64,8 +64,10 @@ def why_not(bundle: Bundle) -> str | None:
 
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ChannelPruningConfig]:
     """Ratios from 1/16 to 15/16; channel counts stay as round as the narrowest layer allows."""
-    narrowest = min((_width(layer) for layer in _prunable(bundle.module()).values()), default=1)
-    round_to = next(size for size in (8, 4, 2, 1) if narrowest >= 4 * size or size == 1)
+    module = bundle.module()
+    ends = output_layers(module, _trace(module, bundle))
+    narrowest = min((_width(layer) for layer in _prunable(module) if layer not in ends), default=1)
+    round_to = next(size for size in (8, 4, 2, 1) if narrowest >= 8 * size or size == 1)
     return [ChannelPruningConfig(ratio=step / _STEPS, round_to=round_to) for step in range(1, _STEPS)]
 
 
@@ -82,7 +84,7 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
 
     inputs = _trace_inputs(workshop.bundle)
     before = _shapes(module, inputs)
-    graph = torch_pruning.DependencyGraph().build_dependency(module, inputs)
+    ends = output_layers(module, _trace(module, workshop.bundle))
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
     pruner = torch_pruning.pruner.BasePruner(
         module,
@@ -93,9 +95,10 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
             else torch_pruning.importance.GroupMagnitudeImportance(p=2)
         ),
         pruning_ratio=config.ratio,
-        max_pruning_ratio=1.0,
-        round_to=config.round_to,
-        ignored_layers=output_layers(module, graph),
+        pruning_ratio_dict={
+            layer: _exact_ratio(_width(layer), config) for layer in _prunable(module) if layer not in ends
+        },
+        ignored_layers=ends,
         in_channel_groups={},
         out_channel_groups={},
         num_heads={layer: layer.num_heads for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)},
@@ -115,17 +118,12 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
 
 def replay(module: nn.Module, history: Any, bundle: Bundle) -> None:
     """Give a fresh module the shapes of a pruned one."""
-    import torch_pruning
-
-    graph = torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(bundle))
-    graph.load_pruning_history([(name, output, indices) for name, output, indices in history])
+    _trace(module, bundle).load_pruning_history([(name, output, indices) for name, output, indices in history])
 
 
 def output_layers(module: nn.Module, graph: Any) -> list[nn.Module]:
     """Layers whose channels are the model's outputs: no other layer reads them on the way out."""
-    return [
-        layer for layer in _prunable(module).values() if layer in graph.module2node and _reaches_output(layer, graph)
-    ]
+    return [layer for layer in _prunable(module) if layer in graph.module2node and _reaches_output(layer, graph)]
 
 
 def _reaches_output(layer: nn.Module, graph: Any) -> bool:
@@ -141,12 +139,34 @@ def _reaches_output(layer: nn.Module, graph: Any) -> bool:
     return False
 
 
-def _prunable(module: nn.Module) -> dict[str, nn.Module]:
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, _PRUNABLE)}
+def kept_channels(width: int, ratio: float, round_to: int) -> int:
+    """How many of a layer's channels stay: the nearest multiple of the largest unit that is not more than all of them.
+
+    Torch-Pruning's own rounding goes down, and leaves a layer whole when nothing would be left of it.
+    """
+    keep, unit = width * (1 - ratio), round_to
+    while unit > max(keep, 1):
+        unit //= 2
+    return min(width, max(1, round(keep / unit) * unit))
+
+
+def _exact_ratio(width: int, config: ChannelPruningConfig) -> float:
+    # Half a channel more, since Torch-Pruning truncates ``width * (1 - ratio)``.
+    return max(0.0, 1 - (kept_channels(width, config.ratio, config.round_to) + 0.5) / width)
+
+
+def _trace(module: nn.Module, bundle: Bundle) -> Any:
+    import torch_pruning
+
+    return torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(bundle))
+
+
+def _prunable(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, _PRUNABLE)]
 
 
 def _width(layer: nn.Module) -> int:
-    return int(layer.weight.shape[0])  # type: ignore[index, union-attr]
+    return int(layer.weight.shape[0])  # type: ignore[index]
 
 
 def _trace_inputs(bundle: Bundle) -> tuple[Tensor, ...]:
@@ -183,7 +203,7 @@ def _gather_gradients(module: nn.Module, bundle: Bundle) -> None:
         loss = functional.cross_entropy(first.float(), targets.long())
     else:
         loss = functional.mse_loss(first.float(), targets.float().reshape(first.shape))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 TECHNIQUES.register(ChannelPruningConfig.technique)(

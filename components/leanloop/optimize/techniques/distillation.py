@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique
 _BATCH = 128
 _TEACHER_BATCH = 256
 _LEAST_STEPS = 600
+_SHORT_STEPS = 40
 _EVENT_STEPS = 50
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 
@@ -97,9 +98,12 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[DistillationConfi
     return [DistillationConfig(epochs=epochs)]
 
 
-def shorten(config: DistillationConfig) -> DistillationConfig:
-    """One epoch over at most 40 batches: a twentieth of the price or less, and batch times to estimate the rest by."""
-    return replace(config, epochs=1, samples=40 * config.batch_size)
+def shorten(config: DistillationConfig, bundle: Bundle) -> DistillationConfig:
+    """About a twentieth of the steps and 40 at least: a first score, and batch times to estimate the rest by."""
+    samples = bundle.manifest.splits["train"].samples
+    steps_per_epoch = max(1, samples // config.batch_size)
+    steps = max(_SHORT_STEPS, config.epochs * steps_per_epoch // 20)
+    return replace(config, epochs=math.ceil(steps / steps_per_epoch), samples=min(samples, steps * config.batch_size))
 
 
 def lengthen(config: DistillationConfig, times: int) -> DistillationConfig:
@@ -135,7 +139,7 @@ def distillation_loss(
 
 
 def regression_loss(student: Tensor, teacher: Tensor, targets: Tensor | None, alpha: float) -> Tensor:
-    """``alpha * MSE(student, targets) + (1 - alpha) * MSE(student, teacher)``; without targets the second term alone."""
+    """``alpha * MSE(student, targets) + (1 - alpha) * MSE(student, teacher)``; without targets the second alone."""
     soft = functional.mse_loss(student, teacher)
     if targets is None:
         return soft
@@ -168,7 +172,7 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
     try:
         for _ in range(config.epochs):
             permuted = torch.from_numpy(order.permutation(len(split)))
-            for batch in permuted.split(config.batch_size)[:steps_per_epoch]:
+            for batch in torch.split(permuted, config.batch_size)[:steps_per_epoch]:
                 with turn:
                     taken = [
                         values[batch].contiguous(memory_format=torch.channels_last) if image else values[batch]
@@ -230,7 +234,7 @@ def _as_tensors(split: Split, teacher: list[np.ndarray]) -> tuple[list[Tensor], 
     return list(tensors(split.inputs)), targets, [torch.from_numpy(values).float() for values in teacher]
 
 
-def _outputs(result: object) -> list[Tensor]:
+def _outputs(result: Any) -> list[Tensor]:
     values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
     return [value.float() for value in values]
 
@@ -252,8 +256,8 @@ def _loss(
 
 def _binary_loss(student: Tensor, teacher: Tensor, labels: Tensor | None, config: DistillationConfig) -> Tensor:
     # A single score is the logit of two classes, [0, score].
-    two = [torch.stack([torch.zeros_like(score), score], dim=-1) for score in (student, teacher)]
-    return distillation_loss(*two, None if labels is None else labels.long(), config.alpha, config.temperature)
+    mine, theirs = (torch.stack([torch.zeros_like(score), score], dim=-1) for score in (student, teacher))
+    return distillation_loss(mine, theirs, None if labels is None else labels.long(), config.alpha, config.temperature)
 
 
 def _optimizer(

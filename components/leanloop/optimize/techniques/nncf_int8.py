@@ -3,16 +3,17 @@
 Fake-quantise nodes are put where the CPU plugin has integer kernels, ranges come from the calibration split, and a fast
 bias correction takes out the mean error that rounding the weights adds to each layer: ``bias += E[y_fp32 - y_int8]``.
 
-On CPUs with AMX the ``CPU_SPR`` scheme is used, which leaves out one quantiser before a residual sum. The overflow fix (7-bit
-ranges) is for CPUs without VNNI only.
+On CPUs with AMX the ``CPU_SPR`` scheme is used, which leaves out one quantiser before a residual sum. The overflow
+fix (7-bit ranges) is for CPUs without VNNI only.
 
-Source: NNCF, "Post-Training Quantization" documentation; Nagel et al., "Data-Free Quantization", ICCV 2019 (bias correction).
+Source: NNCF, "Post-Training Quantization" documentation; Nagel et al., "Data-Free Quantization", ICCV 2019 (bias
+correction).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from leanloop.core.hardware import instruction_sets
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique, Workshop, check
 
 _BATCH = 10
+_DRAFT_SAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -94,5 +96,6 @@ TECHNIQUES.register(NncfInt8Config.technique)(
         why_not=why_not,
         choices=choices,
         apply=quantise,
+        draft=lambda config: replace(config, samples=_DRAFT_SAMPLES),
     )
 )

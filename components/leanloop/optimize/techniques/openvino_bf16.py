@@ -1,7 +1,7 @@
 """bfloat16 in OpenVINO: fp32's range with 8 bits of mantissa, on the CPU's bf16 matrix units.
 
-Weights are stored in 16 bits, half the bytes. No data are needed, and accuracy hardly moves, so this is the first thing to
-try on a CPU with AMX.
+Weights are stored in 16 bits, half the bytes. No data are needed, and accuracy hardly moves, so this is the first
+thing to try on a CPU with AMX.
 
 Source: OpenVINO documentation, "Precision Control".
 """

@@ -1,15 +1,16 @@
 """Static INT8 for ONNX Runtime: weights and activations in 8 bits, activation ranges measured beforehand.
 
-A tensor ``x`` becomes ``q = clip(round(x / scale) + zero_point)``. Weights: signed, symmetric (zero point 0), one scale per
-tensor or per output channel. Activations: unsigned, one scale and zero point per tensor, from the ranges seen on the
-calibration split. The graph is written with QuantizeLinear/DequantizeLinear pairs, which ONNX Runtime fuses into integer
-kernels.
+A tensor ``x`` becomes ``q = clip(round(x / scale) + zero_point)``. Weights: signed, symmetric (zero point 0), one
+scale per tensor or per output channel. Activations: unsigned, one scale and zero point per tensor, from the ranges
+seen on the calibration split. The graph is written with QuantizeLinear/DequantizeLinear pairs, which ONNX Runtime
+fuses into integer kernels.
 
-Why U8 activations with S8 weights, though the API's defaults are S8 with S8: on x86 only this pair reaches the VNNI and AMX
-kernels, and signed activations of residual graphs fall back to fp32 between the pairs. Without VNNI the sum of two products can
-overflow 16 bits, so weights are kept to 7 bits there (``reduce_range``).
+Why U8 activations with S8 weights, though the API's defaults are S8 with S8: on x86 only this pair reaches the VNNI
+and AMX kernels, and signed activations of residual graphs fall back to fp32 between the pairs. Without VNNI the sum
+of two products can overflow 16 bits, so weights are kept to 7 bits there (``reduce_range``).
 
-Source: ONNX Runtime, documentation of ``quantize_static``; Nagel et al., "A White Paper on Neural Network Quantization", 2021.
+Source: ONNX Runtime, documentation of ``quantize_static``; Nagel et al., "A White Paper on Neural Network
+Quantization", 2021.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from leanloop.core.hardware import instruction_sets
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique, Workshop, check
 
 _CHUNK = 32
+_DRAFT_SAMPLES = 32
 _OPERATORS = ("Conv", "MatMul", "Gemm", "Add")
 _HEAVY = ("Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "FusedGemm")
 _INTEGER = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "ConvInteger", "DynamicQuantizeMatMul")
@@ -168,5 +170,6 @@ TECHNIQUES.register(OrtStaticInt8Config.technique)(
         why_not=why_not,
         choices=choices,
         apply=quantise,
+        draft=lambda config: replace(config, samples=_DRAFT_SAMPLES),
     )
 )

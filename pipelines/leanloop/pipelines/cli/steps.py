@@ -62,10 +62,9 @@ def analyze(
     settings = read_settings(params, override)
     with step_progress():
         step.run(settings, bundle=bundle, analysis=out)
-    from leanloop.analyze import analysis_tables
+    from leanloop.analyze import render
 
-    for table in analysis_tables(Found.load(out)):
-        console.print(table)
+    console.print(render(Found.load(out)))
 
 
 def optimize(

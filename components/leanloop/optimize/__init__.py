@@ -1,0 +1,34 @@
+"""Searching for the recipe that makes a model smallest and fastest at the accuracy that its owner asks for.
+
+`search_worker` is one of several parallel workers; `finalists` chooses among what they found; `rebuild` gives a
+candidate's PyTorch module back.
+"""
+
+from __future__ import annotations
+
+from leanloop.optimize.apply import make_files, rebuild
+from leanloop.optimize.finalists import Finalist, finalists
+from leanloop.optimize.objective import holds
+from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
+from leanloop.optimize.search import search_worker
+from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop, read_config
+from leanloop.optimize.trial import replay
+
+__all__ = [
+    "TECHNIQUES",
+    "Config",
+    "Finalist",
+    "GraphTechnique",
+    "Recipe",
+    "TorchTechnique",
+    "Workshop",
+    "finalists",
+    "holds",
+    "make_files",
+    "prefix_id",
+    "read_config",
+    "rebuild",
+    "recipe_id",
+    "replay",
+    "search_worker",
+]

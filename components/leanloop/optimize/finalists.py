@@ -1,0 +1,73 @@
+"""From all workers' candidates to the few that are converted and benchmarked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanloop.core.contracts import Candidate, Candidates, TrialRow
+from leanloop.core.settings import Settings
+from leanloop.optimize.objective import holds, objective, within_limits
+from leanloop.optimize.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate that goes on.
+
+    Attributes:
+        candidate: What the search found.
+        folder: Where its files lie.
+    """
+
+    candidate: Candidate
+    folder: Path
+
+
+def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
+    """Choose among the candidates of all search workers, best first.
+
+    First those that hold the accuracy within the goal's limits, by objective; then the rest of the Pareto front over
+    objective, metric and size. Beside these, the best post-training candidate of each target is always taken, so that
+    the report can say what retraining bought.
+
+    Args:
+        folders: Of the workers; each holds ``candidates.json``.
+        settings: Goal, and ``optimize.finalists``: how many.
+    """
+    found: dict[str, tuple[Finalist, TrialRow]] = {}
+    for folder in folders:
+        worker = Candidates.load(folder)
+        rows = {row.candidate_id: row for row in worker.trials if row.state == "complete"}
+        for identity in worker.candidates:
+            found.setdefault(identity, (Finalist(Candidate.load(folder / identity), folder / identity), rows[identity]))
+    ranked = sorted(found.values(), key=lambda pair: _rank(pair, list(found.values()), settings))
+    chosen = [finalist for finalist, _ in ranked[: settings.optimize.finalists]]
+    for target in settings.targets:
+        post_training = [finalist for finalist, _ in ranked if _is_post_training(finalist.candidate, target)]
+        if post_training and post_training[0] not in chosen:
+            chosen.append(post_training[0])
+    return chosen
+
+
+def _rank(
+    pair: tuple[Finalist, TrialRow], all_pairs: Sequence[tuple[Finalist, TrialRow]], settings: Settings
+) -> tuple[bool, bool, float]:
+    candidate, row = pair[0].candidate, pair[1]
+    good = holds(row) and within_limits(candidate, settings.goal)
+    dominated = any(_dominates(other.candidate, candidate, settings) for other, _ in all_pairs)
+    return not good, dominated, objective(candidate, settings.goal)
+
+
+def _dominates(one: Candidate, other: Candidate, settings: Settings) -> bool:
+    sign = 1.0 if settings.metric == "rmse" else -1.0
+    mine, theirs = (
+        (objective(candidate, settings.goal), sign * candidate.metric, candidate.size_bytes)
+        for candidate in (one, other)
+    )
+    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+
+
+def _is_post_training(candidate: Candidate, target: str) -> bool:
+    return candidate.recipe.target == target and not Recipe.from_record(candidate.recipe).torch

@@ -1,0 +1,104 @@
+"""The whole line on the digits example, by the `leanloop` command, on a real Triton."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leanloop.core.contracts import Release, Verdict
+from leanloop.core.events import read_events
+from leanloop.core.settings import load_settings
+from leanloop.core.workspace import Workspace, with_absolute_paths
+from leanloop.pipelines.launch import Run, orchestration_share
+from leanloop.pipelines.releases import all_releases
+from leanloop.serving import TritonClient
+from tests.e2e.conftest import Owner
+
+pytestmark = pytest.mark.e2e
+
+
+def only_run(owner: Owner) -> Run:
+    first, *_ = sorted((owner.folder / "workspace/runs").iterdir())
+    return Run(first)
+
+
+def releases(owner: Owner) -> list[Release]:
+    settings = with_absolute_paths(load_settings(owner.folder / "params.yaml"), owner.folder)
+    return list(all_releases(Workspace(settings).store))
+
+
+def test_a_run_ends_with_a_better_model_that_is_served(digits: Owner) -> None:
+    run = only_run(digits)
+    release, verdict = run.release(), Verdict.load(run.step_folder("select"))
+    assert verdict.winner == release.artifact_id
+    assert release.version == 2
+    assert set(release.versions) == {"1", "2"}
+    assert release.versions["1"] == "original-onnxruntime-fp32"
+    original, winner = verdict.test_metric["original"], verdict.test_metric["winner"]
+    assert winner >= 0.98 * original - 0.01
+    assert verdict.speedup["original-pytorch-fp32"].low > 1
+    with TritonClient(release.http_url, release.grpc_url) as client:
+        answer = client.answer("digits", client.zeros("digits"))
+    assert answer.version == 2
+
+
+def test_the_terminal_tells_the_story(digits: Owner) -> None:
+    text = (digits.folder / "first_run.txt").read_text()
+    for step in ("bundle", "analyze", "optimize", "convert", "benchmark", "select", "deploy"):
+        assert step in text
+    assert "leanloop predict" in text
+    assert "report.html" in text
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("batch_size", ["1", "8"])
+def test_served_answers_are_those_of_the_artifact(digits: Owner, protocol: str, batch_size: str, tmp_path: Path) -> None:
+    out = tmp_path / "answers.npz"
+    done = digits.leanloop("predict", "--protocol", protocol, "--batch-size", batch_size, "--out", str(out))
+    assert re.search(r"│\s*347\s*│", done.stdout), done.stdout
+    with np.load(out) as answers:
+        assert answers["logits"].shape == (347, 10)
+
+
+def test_report_is_one_file_with_served_figures(digits: Owner) -> None:
+    report = (only_run(digits).step_folder("deploy") / "report.html").read_text()
+    assert not re.search(r"(src|href)=[\"']https?:", report)
+    assert "digits" in report
+
+
+def test_every_event_belongs_to_a_step_and_orchestration_is_told(digits: Owner) -> None:
+    run = only_run(digits)
+    events, _ = read_events(run.events)
+    steps = {event["step"] for event in events if event["kind"] == "step_finished"}
+    assert steps == {"bundle", "analyze", "optimize", "convert", "benchmark", "select", "deploy"}
+    assert not [event for event in events if event["kind"] == "step_failed"]
+    seconds, share = orchestration_share(run)
+    assert 0 < share < 1
+    assert seconds > 0
+
+
+def test_a_second_run_repeats_no_finished_trial(digits: Owner) -> None:
+    before = len(releases(digits))
+    digits.leanloop("run")
+    latest = Run(sorted((digits.folder / "workspace/runs").iterdir())[-1])
+    events, _ = read_events(latest.events)
+    assert not [event for event in events if event["kind"] == "trial_rung" and event["rung"] == "full"]
+    assert len(releases(digits)) == before + 1
+    assert latest.release().versions["1"] == "original-onnxruntime-fp32"
+
+
+def test_one_stack_serves_two_models(digits: Owner) -> None:
+    document = json.loads(json.dumps(load_settings(digits.folder / "params.yaml").model_dump(mode="json")))
+    document["model"]["name"] = "digits-twin"
+    document["optimize"] |= {"techniques": ["ort_static_int8"], "budget_minutes": 0.2, "workers": 1}
+    digits.write(document, "twin.yaml")
+    digits.leanloop("run", params="twin.yaml")
+    status = digits.leanloop("serve", "status").stdout
+    assert len(re.findall(r"digits\s+[12]\s+answers", status)) == 2
+    assert re.search(r"digits-twin\s+1\s+answers", status)
+    table = digits.leanloop("releases").stdout
+    assert "digits-twin" in table

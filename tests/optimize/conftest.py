@@ -1,0 +1,39 @@
+"""The digits example, packed once: a real residual network with trained weights, small enough to train here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from leanloop.bundle import Bundle, pack
+from leanloop.core.settings import Settings, load_settings
+from leanloop.core.store import Store
+from leanloop.optimize import Workshop
+from leanloop.optimize.apply import make_onnx
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return load_settings(EXAMPLE / "params.yaml", {"workspace": str(tmp_path_factory.mktemp("workspace"))})
+
+
+@pytest.fixture(scope="session")
+def bundle(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("digits") / "bundle"
+    pack(settings, EXAMPLE, folder)
+    return Bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def workshop(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(bundle, Store(str(tmp_path_factory.mktemp("store"))), threads=1)
+
+
+@pytest.fixture(scope="session")
+def onnx(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "files" / "model.onnx"
+    make_onnx((), workshop, path)
+    return path

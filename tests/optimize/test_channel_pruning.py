@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch_pruning
+from torch import nn
+
+from leanloop.bundle import Bundle, pack
+from leanloop.core.errors import TrialError
+from leanloop.optimize import Recipe, Workshop, rebuild
+from leanloop.optimize.apply import keep_checkpoint, make_prefix
+from leanloop.optimize.techniques.channel_pruning import (
+    ChannelPruningConfig,
+    kept_channels,
+    output_layers,
+    prune,
+    replay,
+)
+from leanloop.optimize.trial import Job, finish_one
+from tests.conftest import Project
+
+IMAGES = torch.randn(4, 1, 8, 8)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.9375])
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+def test_the_history_rebuilds_the_pruned_module(ratio: float, importance: str, workshop: Workshop) -> None:
+    pruned, fresh = workshop.bundle.module(), workshop.bundle.module()
+    config = ChannelPruningConfig(ratio=ratio, importance=importance)
+    history = json.loads(json.dumps(prune(pruned, config, workshop)))
+    replay(fresh, history, workshop.bundle)
+    assert _parameters(pruned) < (1 - ratio / 2) * _parameters(workshop.bundle.module())
+    assert {name: tensor.shape for name, tensor in fresh.state_dict().items()} == {
+        name: tensor.shape for name, tensor in pruned.state_dict().items()
+    }
+    # Pruned alike, the very weights that were kept are the same, too.
+    torch.testing.assert_close(fresh(IMAGES), pruned(IMAGES))
+
+
+def test_channel_counts_stay_round_and_outputs_stay(workshop: Workshop) -> None:
+    module = workshop.bundle.module()
+    prune(module, ChannelPruningConfig(ratio=0.6, round_to=8), workshop)
+    widths = {layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)}
+    assert all(width % 8 == 0 for width in widths)
+    assert module(IMAGES).shape == (4, 10)
+
+
+def test_pruners_do_not_leak_into_each_other(workshop: Workshop) -> None:
+    prune(workshop.bundle.module(), ChannelPruningConfig(), workshop)
+    defaults = inspect.signature(torch_pruning.pruner.BasePruner.__init__).parameters
+    for name in ("in_channel_groups", "out_channel_groups", "num_heads"):
+        assert defaults[name].default == {}, f"{name} holds another model's modules"
+
+
+def test_layers_that_make_the_output_are_found() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 8, 3, padding=1)
+            self.skip = nn.Conv2d(1, 8, 1)
+            self.out = nn.Conv2d(8, 4, 1)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.norm(self.out(self.conv(x) + self.skip(x))))
+
+    net = Net()
+    graph = torch_pruning.DependencyGraph().build_dependency(net, IMAGES)
+    assert output_layers(net, graph) == [net.out]
+
+
+def test_nothing_to_remove_is_said(workshop: Workshop) -> None:
+    with pytest.raises(TrialError, match="No channel"):
+        prune(workshop.bundle.module(), ChannelPruningConfig(ratio=0.1, round_to=32), workshop)
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "round_to", "expected"),
+    [(32, 0.5, 8, 16), (32, 0.6, 8, 16), (32, 0.75, 8, 8), (32, 0.9375, 8, 2), (64, 0.6, 8, 24), (3, 0.9, 4, 1)],
+)
+def test_a_layer_never_loses_all_its_channels(width: int, ratio: float, round_to: int, expected: int) -> None:
+    assert kept_channels(width, ratio, round_to) == expected
+
+
+def test_a_forward_with_sizes_written_into_it_is_refused(project: Project, workshop: Workshop, tmp_path: Path) -> None:
+    model = project.folder / "model.py"
+    model.write_text(model.read_text().replace("return self.head(torch", "return self.head(torch.zeros(1, 16) + torch"))
+    pack(project.settings, project.folder, tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    with pytest.raises(TrialError, match="does not run"):
+        prune(bundle.module(), ChannelPruningConfig(round_to=1), Workshop(bundle, workshop.store, 1))
+
+
+def test_a_candidate_gives_its_module_back(workshop: Workshop, tmp_path: Path) -> None:
+    recipe = Recipe("onnxruntime", (ChannelPruningConfig(ratio=0.25),))
+    job = Job.model_validate(
+        {
+            "bundle": str(workshop.bundle.folder),
+            "store": workshop.store.url,
+            "goal": {},
+            "threads": 1,
+            "trial": 3,
+            "folder": str(tmp_path),
+        }
+    )
+    row = finish_one(recipe, job, workshop)
+    folder = tmp_path / "candidate"
+    assert workshop.store.get_folder(f"candidates/{row.candidate_id}", folder)
+    expected = make_prefix(recipe.torch, workshop).module(IMAGES)
+    torch.testing.assert_close(rebuild(folder, workshop.bundle)(IMAGES), expected)
+    assert not list(folder.rglob("*.p*k*l*")), "a checkpoint must not need unpickling"
+    keep_checkpoint(recipe, workshop, tmp_path / "again")
+    assert sorted(file.name for file in (tmp_path / "again" / "checkpoint").iterdir()) == [
+        "cost.json",
+        "shapes.json",
+        "weights.safetensors",
+    ]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

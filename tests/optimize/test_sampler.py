@@ -1,0 +1,162 @@
+"""The search's choices, on a simulated frontier: what holds below it and fails above it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from leanloop.core.store import Store
+from leanloop.optimize.sampler import (
+    FAILS,
+    HOLDS,
+    NOT_ENOUGH,
+    STATUS,
+    FrontierSampler,
+    as_params,
+    distributions,
+    next_point,
+    point_of,
+)
+from leanloop.optimize.space import Space
+from leanloop.optimize.study import WORKER, Clock, ask, mine, release_dead, union_seconds
+from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
+from leanloop.optimize.techniques.distillation import DistillationConfig
+
+SHAPES = tuple(ChannelPruningConfig(ratio=step / 16) for step in range(1, 16))
+SPACE = Space({"channel_pruning": SHAPES}, (DistillationConfig(),), (), {})
+UNTRAINABLE = Space({"channel_pruning": SHAPES}, (), (), {})
+
+
+def _study(space: Space, file: Path | None = None) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(file))) if file else None
+    return optuna.create_study(storage=storage, study_name="s", load_if_exists=True, sampler=FrontierSampler(space))
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, status: str) -> None:
+    trial.set_user_attr(STATUS, status)
+    study.tell(trial, 1.0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 15))
+def test_bisection_finds_the_frontier_in_few_trials(frontier: int) -> None:
+    study, tried = _study(UNTRAINABLE), []
+    while (trial := ask(study, UNTRAINABLE, 0)) is not None:
+        tried.append(trial.params["strength"])
+        _tell(study, trial, HOLDS if tried[-1] <= frontier else FAILS)
+    assert len(tried) == len(set(tried)) <= 5
+    if frontier:
+        assert frontier in tried
+    if frontier < 15:
+        assert frontier + 1 in tried
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 15), st.integers(0, 2))
+def test_more_training_walks_on_from_the_frontier(frontier: int, gain: int) -> None:
+    study, best = _study(SPACE), 0
+    while (trial := ask(study, SPACE, 0)) is not None:
+        _, strength, effort = point_of(trial) or pytest.fail("no point")
+        good = strength <= frontier + (gain if effort == 2 else 0)
+        best = max(best, strength if good else 0)
+        _tell(study, trial, HOLDS if good else FAILS)
+    assert best == min(15, frontier + gain)
+
+
+def test_what_is_not_enough_sends_the_search_on() -> None:
+    study = _study(UNTRAINABLE)
+    trial = ask(study, UNTRAINABLE, 0)
+    assert trial is not None
+    first = trial.params["strength"]
+    _tell(study, trial, NOT_ENOUGH)
+    while (trial := ask(study, UNTRAINABLE, 0)) is not None:
+        assert trial.params["strength"] > first
+        _tell(study, trial, HOLDS)
+
+
+def test_two_workers_share_a_study_without_duplicates(tmp_path: Path) -> None:
+    studies = [_study(UNTRAINABLE, tmp_path / "journal") for _ in range(2)]
+    running: list[optuna.Trial | None] = [ask(study, UNTRAINABLE, worker) for worker, study in enumerate(studies)]
+    while any(running):
+        for worker, study in enumerate(studies):
+            trial = running[worker]
+            if trial is not None:
+                _tell(study, trial, HOLDS if trial.params["strength"] <= 9 else FAILS)
+                running[worker] = ask(study, UNTRAINABLE, worker)
+    points = [point_of(trial) for trial in studies[0].get_trials()]
+    assert len(points) == len(set(points))
+    assert {trial.user_attrs[WORKER] for trial in studies[0].get_trials()} == {0, 1}
+    assert {9, 10} <= {point[1] for point in points if point}
+
+
+def test_a_point_drawn_twice_is_given_up_by_the_later(tmp_path: Path) -> None:
+    study = _study(UNTRAINABLE, tmp_path / "journal")
+    study.enqueue_trial(as_params(("channel_pruning", 0, 1)))
+    study.enqueue_trial(as_params(("channel_pruning", 0, 1)))
+    first, second = ask(study, UNTRAINABLE, 0), ask(study, UNTRAINABLE, 1)
+    assert first is not None
+    assert second is not None
+    assert (first.params["strength"], second.params["strength"]) == (0, 8)
+    assert [trial.state for trial in study.get_trials()].count(TrialState.PRUNED) == 1
+
+
+def test_a_dead_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
+    study = _study(UNTRAINABLE, tmp_path / "journal")
+    ended, left, others = (ask(study, UNTRAINABLE, worker) for worker in (0, 0, 1))
+    assert ended is not None
+    assert left is not None
+    assert others is not None
+    _tell(study, ended, HOLDS)
+    again = _study(UNTRAINABLE, tmp_path / "journal")
+    release_dead(again, UNTRAINABLE, 0, workers=2)
+    states = {trial.number: trial.state for trial in again.get_trials()}
+    assert states[ended.number] == TrialState.COMPLETE
+    assert states[left.number] == TrialState.FAIL
+    assert states[others.number] == TrialState.RUNNING
+    taken = ask(again, UNTRAINABLE, 0)
+    assert taken is not None
+    assert point_of(taken) == point_of(left)
+    assert [trial.number for trial in mine(again, 0)] == [ended.number, left.number]
+
+
+def test_workers_that_are_no_longer_there_are_cleared_by_the_first(tmp_path: Path) -> None:
+    study = _study(UNTRAINABLE, tmp_path / "journal")
+    trial = ask(study, UNTRAINABLE, 3)
+    assert trial is not None
+    release_dead(study, UNTRAINABLE, 1, workers=2)
+    assert study.get_trials()[trial.number].state == TrialState.RUNNING
+    release_dead(study, UNTRAINABLE, 0, workers=2)
+    assert study.get_trials()[trial.number].state == TrialState.FAIL
+
+
+def test_every_point_is_within_the_parameters() -> None:
+    point = next_point(SPACE, [])
+    assert point is not None
+    space = distributions(SPACE)
+    for name, value in as_params(point).items():
+        assert space[name]._contains(space[name].to_internal_repr(value))
+
+
+intervals = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 20)).map(lambda pair: (pair[0], sum(pair))))
+
+
+@given(intervals)
+def test_time_is_the_union_of_all_sessions(sessions: list[tuple[int, int]]) -> None:
+    covered = {second for start, end in sessions for second in range(start, end)}
+    assert union_seconds([(float(start), float(end)) for start, end in sessions]) == len(covered)
+
+
+def test_time_spent_before_a_crash_counts_and_the_pause_does_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put_json("studies/s/sessions/killed.json", {"started": 1000.0, "last": 1040.0})
+    clock = Clock(store, "s", 60.0)
+    assert clock.spent() == pytest.approx(40.0, abs=2.0)
+    assert clock.left() == pytest.approx(20.0, abs=2.0)
