@@ -25,7 +25,9 @@ class Owner:
     folder: Path
     ports: Ports
 
-    def leanloop(self, *arguments: str, params: str = "params.yaml", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def leanloop(
+        self, *arguments: str, params: str = "params.yaml", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "leanloop.pipelines", *arguments, "-p", str(self.folder / params)],
             cwd=self.folder,

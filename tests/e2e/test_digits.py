@@ -56,7 +56,9 @@ def test_the_terminal_tells_the_story(digits: Owner) -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("batch_size", ["1", "8"])
-def test_served_answers_are_those_of_the_artifact(digits: Owner, protocol: str, batch_size: str, tmp_path: Path) -> None:
+def test_served_answers_are_those_of_the_artifact(
+    digits: Owner, protocol: str, batch_size: str, tmp_path: Path
+) -> None:
     out = tmp_path / "answers.npz"
     done = digits.leanloop("predict", "--protocol", protocol, "--batch-size", batch_size, "--out", str(out))
     assert re.search(r"│\s*347\s*│", done.stdout), done.stdout

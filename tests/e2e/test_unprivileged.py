@@ -31,7 +31,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
     )
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *map(str, built.glob("*.whl"))],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(folder),
+            *map(str, built.glob("*.whl")),
+        ],
         check=True,
     )
     yield folder  # type: ignore[misc]
@@ -79,7 +89,16 @@ def test_the_whole_line(wheel: Path, home: Path) -> None:
         empty.mkdir()
         empty.chmod(0o777)
         done = subprocess.run(
-            [sys._base_executable, "-S", "-m", "leanloop.pipelines", name, "-p", str(project / "params.yaml"), *arguments],  # type: ignore[attr-defined]
+            [
+                sys._base_executable,
+                "-S",
+                "-m",
+                "leanloop.pipelines",
+                name,
+                "-p",
+                str(project / "params.yaml"),
+                *arguments,
+            ],  # type: ignore[attr-defined]
             cwd=empty,
             env=environment,
             user=user,
@@ -116,5 +135,6 @@ def test_the_whole_line(wheel: Path, home: Path) -> None:
         assert (outputs / "release/release.json").is_file()
     finally:
         subprocess.run(
-            [sys.executable, "-m", "leanloop.pipelines", "serve", "down", "-p", str(project / "params.yaml")], check=True
+            [sys.executable, "-m", "leanloop.pipelines", "serve", "down", "-p", str(project / "params.yaml")],
+            check=True,
         )

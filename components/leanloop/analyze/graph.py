@@ -82,7 +82,7 @@ class Graph:
         return {node: name if uses[name] == 1 else node for node, name in found.items()}
 
     def _module_of(self, node: onnx.NodeProto) -> str | None:
-        for name in node.input[1:]:
+        for name in node.input:
             if name not in self.constants:
                 continue
             if name.endswith(".weight"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from leanloop.convert.baselines import baselines
 from leanloop.convert.export import export_onnx, fp32_onnx
 from leanloop.convert.onnxruntime import onnx_model_files
-from leanloop.convert.openvino import ir_model_files, openvino_model_files
+from leanloop.convert.openvino import ir_model_files, load_graph, openvino_model_files, save_ir
 from leanloop.convert.parity import LIMITS, Limits, check_parity, compare, original_outputs, parity_samples
 from leanloop.convert.targets import TARGETS, Target
 
@@ -23,8 +23,10 @@ __all__ = [
     "export_onnx",
     "fp32_onnx",
     "ir_model_files",
+    "load_graph",
     "onnx_model_files",
     "openvino_model_files",
     "original_outputs",
     "parity_samples",
+    "save_ir",
 ]

@@ -6,7 +6,7 @@ No ``from __future__ import annotations`` here: KFP reads the annotations themse
 """
 
 from functools import partial
-from typing import List  # noqa: UP035 - KFP knows lists of artifacts by typing.List only
+from typing import List
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Model, Output

@@ -83,5 +83,10 @@ def _checked(bundle: Bundle, finalist: Finalist, folder: Path, threads: int) -> 
             fix=f"Allowed are {parity.limits}.",
         )
     return Artifact(
-        id=candidate.id, baseline=False, recipe=candidate.recipe, model=candidate.model, parity=parity, metric=candidate.metric
+        id=candidate.id,
+        baseline=False,
+        recipe=candidate.recipe,
+        model=candidate.model,
+        parity=parity,
+        metric=candidate.metric,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leanloop.core.contracts import Analysis, Artifacts, Benchmark, Verdict
 from leanloop.core.events import emit, step_events
-from leanloop.core.files import atomic_folder, atomic_file, write_text
+from leanloop.core.files import atomic_file, atomic_folder, write_text
 from leanloop.core.settings import Settings
 
 

@@ -1,6 +1,6 @@
 """THE line: a trained model in, a served release out. One screen, read it whole."""
 
-from typing import List  # noqa: UP035 - KFP knows lists of parameters by typing.List only
+from typing import List
 
 from kfp import dsl
 
@@ -13,7 +13,7 @@ def optimize(
     project: str,
     code_version: str,
     image: str = components.IMAGE,
-    workers: List[int] = [0, 1],  # noqa: B006, UP006 - KFP stores the default as data
+    workers: List[int] = [0, 1],
 ) -> dsl.Artifact:
     """Bundle -> analyze -> optimize (parallel workers) -> convert -> benchmark -> select -> deploy.
 

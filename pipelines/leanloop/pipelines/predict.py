@@ -44,6 +44,7 @@ class Comparison:
 
     model: str
     version: int
+    batch_size: int
     samples: int
     metric_name: str
     served_metric: float | None
@@ -57,7 +58,7 @@ def predict_test(
     settings: Settings,
     *,
     protocol: Literal["grpc", "http"],
-    batch_size: int,
+    batch_size: int | None = None,
     limit: int | None = None,
     clients: int = 1,
     out: Path | None = None,
@@ -67,7 +68,7 @@ def predict_test(
     Args:
         settings: With absolute paths; ``serving`` names the server, ``model.name`` the model.
         protocol: How to talk to Triton.
-        batch_size: Samples per request, and per call in-process.
+        batch_size: Samples per request, and per call in-process; None: as many as the server takes.
         limit: Only the first so many samples.
         clients: Concurrent requests; more than one lets Triton's dynamic batching mix them.
         out: Where to write the served answers, as ``.npz``.
@@ -78,6 +79,7 @@ def predict_test(
     """
     workspace = Workspace(settings)
     release = latest_release(workspace.store, settings.model.name)
+    batch_size = batch_size or release.choice.max_batch_size
     with tempfile.TemporaryDirectory(prefix="leanloop-predict-") as name:
         bundle_folder, artifact, folder = fetch_release(workspace.store, release, Path(name))
         bundle = Bundle(bundle_folder)
@@ -99,6 +101,7 @@ def predict_test(
         return Comparison(
             model=release.model,
             version=release.version,
+            batch_size=batch_size,
             samples=len(test),
             metric_name=bundle.metric.name,
             served_metric=bundle.score(served, test, local) if comparable else None,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from leanloop.core.contracts import Benchmark, Release, Verdict
 from leanloop.pipelines.launch import Run, orchestration_share
-from leanloop.select import summary_panel, leaderboard
+from leanloop.select import leaderboard, summary_panel
 
 
 def run_summary(run: Run) -> list[RenderableType]:

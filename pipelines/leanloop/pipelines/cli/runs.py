@@ -67,7 +67,7 @@ def predict(
     params: Params = DEFAULT_PARAMS,
     override: Override = None,
     protocol: Annotated[Literal["grpc", "http"], typer.Option(help="How to talk to Triton.")] = "grpc",
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per request.")] = 32,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per request; as many as it takes.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test samples.")] = None,
     clients: Annotated[int, typer.Option(min=1, help="Requests at the same time, so that Triton batches them.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the answers to this .npz file.", dir_okay=False)] = None,
@@ -84,7 +84,8 @@ def predict(
         out=out,
     )
     table = Table(
-        title=f"{found.model} version {found.version} by {protocol}, batches of {batch_size}", title_justify="left"
+        title=f"{found.model} version {found.version} by {protocol}, batches of {found.batch_size}",
+        title_justify="left",
     )
     table.add_column("samples", justify="right")
     table.add_column(found.metric_name, justify="right")
