@@ -5,6 +5,7 @@ Three inputs of the three types, a convolution with batch norm, an embedding, an
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from textwrap import dedent
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle, pack
-from leanloop.convert import export_onnx
+from leanloop.convert import baselines, export_onnx
+from leanloop.core.contracts import Artifact
 from tests.conftest import Project
 
 MODEL = """
@@ -90,3 +92,14 @@ def mixed_onnx(mixed: Bundle) -> Path:
     if not path.exists():
         export_onnx(mixed, mixed.module(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def mixed_baselines(mixed: Bundle) -> tuple[list[Artifact], Path]:
+    """Artifacts of the original, and the folder that holds one folder for each."""
+    folder = mixed.folder.parent / "baselines"
+    record = folder.with_suffix(".json")
+    if not record.exists():
+        found = baselines(mixed, folder, ["onnxruntime", "openvino"])
+        record.write_text(json.dumps([artifact.model_dump(mode="json") for artifact in found]))
+    return [Artifact.model_validate(document) for document in json.loads(record.read_text())], folder

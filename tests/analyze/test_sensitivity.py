@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from leanloop.analyze.graph import Graph, run_model
 from leanloop.analyze.sensitivity import (
     Trial,
-    _ranges,
-    _treated,
+    input_ranges,
     least_channels,
     round_per_channel,
     sensitivities,
+    treated_model,
     trials,
 )
 from leanloop.bundle import Bundle
@@ -44,8 +44,8 @@ def test_int8_rounds_inputs_to_255_levels_between_the_extremes(uneven: tuple[Bun
     graph = Graph(bundle.weights)
     layer = graph.weighted_layers[0]
     split = bundle.split("calibration")
-    ranges = _ranges(graph, [layer], split)
-    treated = _treated(graph, Trial(layer, "int8"), ranges)
+    ranges = input_ranges(graph, [layer], split)
+    treated = treated_model(graph, Trial(layer, "int8"), ranges)
     values = split.take(slice(0, 64)).inputs
     rounded = run_model(treated, values, ["redundant"])["redundant"][:, :8]
     step = split.inputs["x"][:128].max() / 255

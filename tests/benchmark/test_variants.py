@@ -10,8 +10,8 @@ import pytest
 from leanloop.benchmark import benchmark_variants, metric_interval, peak_memory
 from leanloop.benchmark.accuracy import per_class_accuracy
 from leanloop.bundle import Bundle
-from leanloop.convert import baselines, onnx_model_files
-from leanloop.core.contracts import Artifacts, Benchmark
+from leanloop.convert import onnx_model_files
+from leanloop.core.contracts import Artifact, Artifacts, Benchmark
 from leanloop.core.errors import LeanloopError
 from leanloop.core.events import EVENTS_VARIABLE, read_events
 from leanloop.core.settings import Settings, parse_settings
@@ -19,22 +19,24 @@ from tests.mixed_model import MixedProject
 
 
 @pytest.fixture(scope="module")
-def benchmarked(mixed: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path, Settings]:
+def benchmarked(
+    mixed: Bundle, mixed_baselines: tuple[list[Artifact], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Benchmark, Path, Settings]:
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "project").mkdir()
     settings = parse_settings(MixedProject(folder / "project").document, source="test")
-    found = baselines(mixed, folder / "artifacts", settings.targets)
+    found, files = mixed_baselines
     artifacts = Artifacts(
         bundle_digest=mixed.manifest.digest, artifacts=tuple(found), rejected={}, left_out={}, trials=()
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(EVENTS_VARIABLE, str(folder / "events.jsonl"))
-        benchmark = benchmark_variants(mixed, artifacts, folder / "artifacts", settings, folder / "out")
+        benchmark = benchmark_variants(mixed, artifacts, files, settings, folder / "out")
     return benchmark, folder, settings
 
 
 def test_every_variant_is_measured_in_every_respect(
-    benchmarked: tuple[Benchmark, Path, Settings], mixed: Bundle
+    benchmarked: tuple[Benchmark, Path, Settings], mixed: Bundle, mixed_baselines: tuple[list[Artifact], Path]
 ) -> None:
     benchmark, folder, settings = benchmarked
     assert Benchmark.load(folder / "out") == benchmark
@@ -43,7 +45,7 @@ def test_every_variant_is_measured_in_every_respect(
         assert [measurement.batch_size for measurement in variant.latency] == list(settings.measured_batch_sizes)
         assert variant.at(8).p50_ms.low <= variant.at(8).p50_ms.value <= variant.at(8).p50_ms.high
         assert 0 < variant.peak_memory_bytes < 1 << 30
-        assert variant.size_bytes == sum(file.stat().st_size for file in (folder / "artifacts" / variant.id).iterdir())
+        assert variant.size_bytes == sum(file.stat().st_size for file in (mixed_baselines[1] / variant.id).iterdir())
         assert len(variant.per_class) == 3
     assert benchmark.original_size_bytes == mixed.manifest.weights_bytes
     assert benchmark.hardware["isa"] is not None

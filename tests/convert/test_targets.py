@@ -13,16 +13,15 @@ from leanloop.bundle import Bundle
 from leanloop.convert import (
     TARGETS,
     Target,
-    baselines,
     check_parity,
     compare,
     openvino_model_files,
-    original_outputs,
     parity_samples,
 )
+from leanloop.core.contracts import Artifact
 from leanloop.core.errors import ConversionError
 from leanloop.core.hardware import instruction_sets
-from leanloop.runtime import open_session
+from leanloop.runtime import open_session, original_outputs
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
@@ -68,8 +67,8 @@ def test_bf16_halves_the_bytes_and_keeps_parity(mixed: Bundle, mixed_onnx: Path,
     assert check_parity(mixed, half, tmp_path / "bf16", threads=1).passed
 
 
-def test_baselines_are_the_original_in_three_runtimes(mixed: Bundle, tmp_path: Path) -> None:
-    found = baselines(mixed, tmp_path, ["onnxruntime", "openvino"])
+def test_baselines_are_the_original_in_three_runtimes(mixed_baselines: tuple[list[Artifact], Path]) -> None:
+    found, parent = mixed_baselines
     assert [artifact.id for artifact in found] == [
         "original-pytorch-fp32",
         "original-onnxruntime-fp32",
@@ -77,10 +76,10 @@ def test_baselines_are_the_original_in_three_runtimes(mixed: Bundle, tmp_path: P
     ]
     for artifact in found:
         assert artifact.parity.passed
-        folder = tmp_path / artifact.id
+        folder = parent / artifact.id
         assert sorted(file.name for file in folder.iterdir()) == sorted(artifact.model.files)
         assert artifact.model.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
-    session = open_session(found[2].model, tmp_path / found[2].id, threads=1)
+    session = open_session(found[2].model, parent / found[2].id, threads=1)
     assert session.description["precision"] == "f32"
 
 

@@ -13,6 +13,8 @@ from leanloop.bundle import Bundle, pack
 from leanloop.core.errors import TrialError
 from leanloop.optimize import Recipe, Workshop, rebuild
 from leanloop.optimize.apply import keep_checkpoint, make_prefix
+from leanloop.optimize.candidate import finish_one
+from leanloop.optimize.plan import Job
 from leanloop.optimize.techniques.channel_pruning import (
     ChannelPruningConfig,
     kept_channels,
@@ -20,7 +22,6 @@ from leanloop.optimize.techniques.channel_pruning import (
     prune,
     replay,
 )
-from leanloop.optimize.trial import Job, finish_one
 from tests.conftest import Project
 
 IMAGES = torch.randn(4, 1, 8, 8)

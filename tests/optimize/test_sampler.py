@@ -13,10 +13,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from leanloop.core.store import Store
+from leanloop.optimize.plan import FAILS, HOLDS, NOT_ENOUGH
 from leanloop.optimize.sampler import (
-    FAILS,
-    HOLDS,
-    NOT_ENOUGH,
     STATUS,
     FrontierSampler,
     as_params,

@@ -20,6 +20,8 @@ from leanloop.core.errors import SettingsError, TrialError
 from leanloop.core.settings import GoalSettings
 from leanloop.optimize import TECHNIQUES, Config, GraphTechnique, Recipe, TorchTechnique, Workshop, read_config
 from leanloop.optimize.apply import make_files
+from leanloop.optimize.candidate import finish_one
+from leanloop.optimize.plan import Job
 from leanloop.optimize.space import make_space
 from leanloop.optimize.techniques import (
     channel_pruning,
@@ -29,7 +31,6 @@ from leanloop.optimize.techniques import (
     ort_dynamic_int8,
     ort_static_int8,
 )
-from leanloop.optimize.trial import Job, finish_one
 from leanloop.runtime import open_session, predict
 
 NAMES = list(TECHNIQUES)

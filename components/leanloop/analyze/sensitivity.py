@@ -85,7 +85,7 @@ def sensitivities(
     if not pending:
         return ()
     deadline = time.perf_counter() + seconds
-    ranges = _ranges(graph, [trial.layer for trial in pending], bundle.split("calibration"))
+    ranges = input_ranges(graph, [trial.layer for trial in pending], bundle.split("calibration"))
     validation = bundle.split("validation").take(slice(0, SAMPLES))
     started = time.perf_counter()
     reference = _answers(graph.model, validation, graph.outputs)
@@ -101,7 +101,7 @@ def sensitivities(
         if time.perf_counter() > deadline:
             break
         on_trial(done, trial)
-        treated = _treated(graph, trial, ranges)
+        treated = treated_model(graph, trial, ranges)
         metric = bundle.score(_answers(treated, validation, graph.outputs), validation, reference)
         found.append(
             LayerSensitivity(
@@ -131,7 +131,8 @@ def _answers(model: onnx.ModelProto, split: Split, outputs: Sequence[str]) -> Ar
     return {name: np.concatenate(values) for name, values in zip(outputs, zip(*parts, strict=True), strict=True)}
 
 
-def _ranges(graph: Graph, layers: Sequence[WeightedLayer], split: Split) -> dict[str, tuple[float, float]]:
+def input_ranges(graph: Graph, layers: Sequence[WeightedLayer], split: Split) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of each layer's input on the first samples of a split, zero included."""
     names = sorted({graph.nodes[layer.node].input[0] for layer in layers})
     found: dict[str, tuple[float, float]] = {}
     fed = [name for name in names if name in split.inputs]
@@ -144,7 +145,8 @@ def _ranges(graph: Graph, layers: Sequence[WeightedLayer], split: Split) -> dict
     return found
 
 
-def _treated(graph: Graph, trial: Trial, ranges: dict[str, tuple[float, float]]) -> onnx.ModelProto:
+def treated_model(graph: Graph, trial: Trial, ranges: dict[str, tuple[float, float]]) -> onnx.ModelProto:
+    """A copy of the model with one layer treated; ``ranges`` are those of `input_ranges`."""
     layer = trial.layer
     weight = graph.constants[layer.weight]
     if trial.treatment == "int8":

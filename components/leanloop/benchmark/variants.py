@@ -13,12 +13,11 @@ from leanloop.benchmark.latency import compare_latency
 from leanloop.benchmark.memory import peak_memory
 from leanloop.benchmark.statistics import metric_interval
 from leanloop.bundle import Arrays, Bundle
-from leanloop.convert import original_outputs
 from leanloop.core.contracts import Artifact, Artifacts, Benchmark, LatencyMeasurement, VariantBenchmark
 from leanloop.core.events import progress
 from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
 from leanloop.core.settings import Settings
-from leanloop.runtime import open_session, predict
+from leanloop.runtime import open_session, original_outputs, predict
 
 
 def benchmark_variants(

@@ -9,8 +9,9 @@ from leanloop.convert.baselines import baselines
 from leanloop.convert.export import export_onnx, fp32_onnx
 from leanloop.convert.onnxruntime import onnx_model_files
 from leanloop.convert.openvino import ir_model_files, load_graph, openvino_model_files, save_ir
-from leanloop.convert.parity import LIMITS, Limits, check_parity, compare, original_outputs, parity_samples
+from leanloop.convert.parity import LIMITS, Limits, check_parity, compare, parity_samples
 from leanloop.convert.targets import TARGETS, Target
+from leanloop.runtime import original_outputs
 
 __all__ = [
     "LIMITS",

@@ -16,7 +16,7 @@ import numpy as np
 from leanloop.bundle import Arrays, Bundle, Split, classes_of
 from leanloop.core.contracts import ModelFiles, Parity, Precision
 from leanloop.core.errors import ConversionError
-from leanloop.runtime import Session, open_session, predict
+from leanloop.runtime import Session, open_session, original_outputs
 
 VALIDATION_ROWS = 256
 PARITY_BATCHES = (1, 2, 7)
@@ -51,25 +51,6 @@ def parity_samples(bundle: Bundle) -> Arrays:
     """The inputs on which parity is checked: the bundle's samples, then up to 256 rows of validation."""
     validation = bundle.split("validation").take(slice(0, VALIDATION_ROWS)).inputs
     return {name: np.concatenate([values, validation[name]]) for name, values in bundle.samples.items()}
-
-
-def original_outputs(bundle: Bundle, split: Split) -> Arrays:
-    """The original's outputs on a split in its own runtime: PyTorch eager, or ONNX Runtime for an ONNX file."""
-    if bundle.has_module:
-        return bundle.predict(bundle.module(), split)
-    manifest = bundle.manifest
-    files = ModelFiles(
-        runtime="onnxruntime",
-        precision="fp32",
-        main=manifest.weights,
-        files=(manifest.weights,),
-        size_bytes=manifest.weights_bytes,
-    )
-    session = open_session(files, bundle.folder, threads=1)
-    try:
-        return predict(session, split, outputs=manifest.outputs)
-    finally:
-        session.close()
 
 
 def check_parity(

@@ -7,12 +7,12 @@ candidate's PyTorch module back.
 from __future__ import annotations
 
 from leanloop.optimize.apply import make_files, rebuild
+from leanloop.optimize.candidate import replay
 from leanloop.optimize.finalists import Finalist, finalists
 from leanloop.optimize.objective import holds
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.search import search_worker
 from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop, read_config
-from leanloop.optimize.trial import replay
 
 __all__ = [
     "TECHNIQUES",

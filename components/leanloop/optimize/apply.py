@@ -113,6 +113,8 @@ def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
     module, shapes, training_seconds = workshop.bundle.module(), [], 0.0
     for config in configs:
         technique = _torch_technique(config.technique)
+        if technique.prepare is not None:
+            technique.prepare(workshop)
         started = time.monotonic()
         record = technique.apply(module, config, workshop)
         if technique.trains:

@@ -22,21 +22,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH
 from leanloop.optimize.space import EFFORTS, Space
 
 STATUS = "status"
-"""User attribute of a finished trial: one of the words below."""
-
-HOLDS = "holds"
-"""A candidate holds the accuracy."""
-FAILS = "fails"
-"""None does, or the short training was hopeless, or the shape cannot be made."""
-NOT_ENOUGH = "not enough"
-"""Timed untrained: still too large or slow for the goal, or no better than what holds already."""
-NO_TIME = "no time"
-"""The budget had no room for its training."""
-DUPLICATE = "duplicate"
-"""Another worker drew the same point at the same moment."""
+"""User attribute of an ended trial: a `Status`."""
 
 Point = tuple[str, int, int]
 """Shape, strength, effort."""

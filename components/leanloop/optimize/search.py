@@ -1,20 +1,13 @@
 """One search worker: takes trials from the shared study until the budget is spent or nothing is left worth trying.
 
-Each trial is a shape (or the original's own), and goes through rungs that cost more and more:
-
-1. ``latency``: the untrained shape is made into every target's files and timed. If none is better than the best
-candidate that
-   holds the accuracy, or none meets the goal's limits, nothing is trained.
-2. ``short``: a short training, to see hopeless shapes early, and to know how long the full one takes.
-3. ``full``: full training; then the files that were timed best are made, measured and scored.
+What a trial is, and how it goes through its rungs, is told in `trial`.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -22,23 +15,21 @@ from optuna.trial import FrozenTrial, TrialState
 from leanloop.bundle import Bundle
 from leanloop.core.child import run_limited
 from leanloop.core.contracts import Analysis, Candidates, RecipeRecord, TrialRow
-from leanloop.core.errors import ChildError, LeanloopError, TrialError
+from leanloop.core.errors import ChildError, LeanloopError
 from leanloop.core.events import emit, progress
 from leanloop.core.files import read_json
 from leanloop.core.hardware import usable_cores
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
+from leanloop.optimize.candidate import CURRENT, fail, reason_of
 from leanloop.optimize.objective import holds, objective, within_limits
+from leanloop.optimize.plan import FAILS, Job, Outcome, Plan
 from leanloop.optimize.recipe import Recipe, recipe_id
-from leanloop.optimize.sampler import FAILS, HOLDS, NO_TIME, NOT_ENOUGH, STATUS
+from leanloop.optimize.sampler import STATUS
 from leanloop.optimize.space import Space, make_space
 from leanloop.optimize.study import Clock, ask, mine, open_study, release_dead, store_url
-from leanloop.optimize.trial import CURRENT, Job, Outcome, Plan, Timed, fail
 
 ROWS, SHORT = "rows", "short"
-
-COMPETITIVE = 1.15
-"""Files of one shape within this factor of its best are finished too: the benchmark decides between them."""
 
 _AFTERWARDS = 0.05
 """Share of the budget that is kept free to make, measure and score the candidates of the last training."""
@@ -48,15 +39,6 @@ _FAR = 0.4
 
 _SHORT_NOISE = 0.02
 """Short scores closer than this share are not told apart."""
-
-
-@dataclass(frozen=True)
-class Ruled:
-    """How a trial ended, in the words of `sampler`."""
-
-    status: str
-    rows: tuple[TrialRow, ...]
-    short_metric: float | None = None
 
 
 def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destination: Path, worker: int) -> Candidates:
@@ -130,13 +112,13 @@ class Search:
         started = time.monotonic()
         emit("trial_started", trial=trial.number, **trial.params)
         try:
-            ruled = self._rungs(trial)
+            outcome = Outcome.model_validate(self._run_limited(trial))
         except LeanloopError as error:
-            ruled = Ruled(FAILS, (self._row(trial, self._groups(trial)[0][0], "failed", reason=str(error)),))
-        trial.set_user_attr(STATUS, ruled.status)
-        trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in ruled.rows])
-        trial.set_user_attr(SHORT, ruled.short_metric)
-        done = [row for row in ruled.rows if row.state == "complete"]
+            outcome = Outcome(status=FAILS, rows=(self._failed_row(trial, error),))
+        trial.set_user_attr(STATUS, outcome.status)
+        trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
+        trial.set_user_attr(SHORT, outcome.short_metric)
+        done = [row for row in outcome.rows if row.state == "complete"]
         if done:
             self._study.tell(trial, min(objective(row, self._goal) for row in done))
         else:
@@ -144,97 +126,33 @@ class Search:
         emit(
             "trial_finished",
             trial=trial.number,
-            status=ruled.status,
+            status=outcome.status,
             seconds=round(time.monotonic() - started, 2),
             candidates=[row.candidate_id for row in done],
-            reason=ruled.rows[-1].reason,
+            reason=outcome.rows[-1].reason,
         )
 
-    def _groups(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
-        """All recipes of a trial's shape, grouped by how the files are made."""
-        torch = self._space.torch(trial.params["shape"], trial.params["strength"], trial.params["effort"])
-        return [self._space.recipes(torch, finish) for finish in self._space.finishes]
-
-    def _rungs(self, trial: optuna.Trial) -> Ruled:
-        groups = self._groups(trial)
-        if trial.params["strength"] > 0:
-            emit("trial_rung", trial=trial.number, rung="latency")
-            timed = self._scan(trial, [group[0].untrained() for group in groups])
-            pairs = [(group, one) for group, one in zip(groups, timed, strict=True) if not one.reason]
-            if not pairs:
-                raise TrialError("No target takes this shape.", value=timed[0].reason)
-            groups = self._hopeful(pairs)
-            if not groups:
-                group, best = min(pairs, key=lambda pair: objective(pair[1], self._goal))
-                row = self._row(trial, group[0], "pruned", best, reason="no better than what holds, or over a limit")
-                return Ruled(NOT_ENOUGH, (row,))
-        return self._finish(trial, groups)
-
-    def _hopeful(self, pairs: list[tuple[tuple[Recipe, ...], Timed]]) -> list[tuple[Recipe, ...]]:
-        # Latencies and sizes hardly depend on the weights, so what is slower untrained stays slower.
-        best = self._best()
-        able = sorted(
-            (
-                (objective(timed, self._goal), group)
-                for group, timed in pairs
-                if within_limits(timed, self._goal) and objective(timed, self._goal) < best
-            ),
-            key=lambda pair: pair[0],
-        )
-        return [group for value, group in able if value <= COMPETITIVE * able[0][0]]
-
-    def _best(self) -> float:
-        """The best objective of the candidates that hold the accuracy within the goal's limits; infinite if none."""
-        rows = [row for trial in self._study.get_trials(deepcopy=False) for row in rows_of(trial)]
-        return min(
-            (objective(row, self._goal) for row in rows if holds(row) and within_limits(row, self._goal)),
-            default=float("inf"),
-        )
-
-    def _scan(self, trial: optuna.Trial, recipes: list[Recipe]) -> list[Timed]:
-        job = self._job(trial, "scan")
-        documents = [recipe.record().model_dump(mode="json") for recipe in recipes]
-        return [Timed.model_validate(one) for one in self._child("scan", job, {"recipes": documents})]
-
-    def _finish(self, trial: optuna.Trial, groups: list[tuple[Recipe, ...]]) -> Ruled:
-        plan = Plan(
-            groups=tuple(tuple(recipe.record() for recipe in group) for group in groups),
-            short_floor=self._short_floor(),
-            seconds_left=self._clock.left() - _AFTERWARDS * self._clock.budget,
-        )
-        job = self._job(trial, "finish")
-        outcome = Outcome.model_validate(self._child("finish", job, {"plan": plan.model_dump(mode="json")}))
-        if outcome.state == "pruned":
-            return Ruled(NO_TIME if outcome.out_of_time else FAILS, outcome.rows, outcome.short_metric)
-        return Ruled(HOLDS if any(map(holds, outcome.rows)) else FAILS, outcome.rows, outcome.short_metric)
-
-    def _short_floor(self) -> float:
-        """Short scores below this are hopeless: far below the limit, or below one that failed after full training."""
-        metric = self._bundle.metric
-        floors = [metric.limit(self._original_metric, self._goal.max_accuracy_drop + _FAR)]
-        for trial in self._study.get_trials(deepcopy=False):
-            short = trial.user_attrs.get(SHORT)
-            if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
-                floors.append(metric.limit(short, _SHORT_NOISE))
-        return max(floors) if metric.higher_is_better else min(floors)
-
-    def _job(self, trial: optuna.Trial, kind: str) -> Job:
-        return Job(
+    def _run_limited(self, trial: optuna.Trial) -> Any:
+        """Run the trial in a child process; a recipe that brings it down is kept as a failure, and left out."""
+        job = Job(
             bundle=str(self._bundle.folder),
             store=store_url(self._settings),
             goal=self._goal,
             threads=max(1, usable_cores() // self._settings.optimize.workers),
             trial=trial.number,
-            folder=str((self._folder / f"{trial.number}-{kind}").resolve()),
+            folder=str((self._folder / str(trial.number)).resolve()),
         )
-
-    def _child(self, function: str, job: Job, arguments: dict[str, Any]) -> Any:
-        """Call a function of `trial` under limits; a recipe that brings the process down is kept as a failure."""
+        plan = Plan(
+            groups=tuple(tuple(recipe.record() for recipe in group) for group in self._groups(trial)),
+            best=self._best(),
+            short_floor=self._short_floor(),
+            deadline=time.time() + self._clock.left() - _AFTERWARDS * self._clock.budget,
+        )
         while True:
             try:
                 return run_limited(
-                    f"leanloop.optimize.trial:{function}",
-                    {"job": job.model_dump(mode="json"), **arguments},
+                    "leanloop.optimize.trial:run_trial",
+                    {"job": job.model_dump(mode="json"), "plan": plan.model_dump(mode="json")},
                     folder=Path(job.folder),
                     timeout_seconds=self._settings.optimize.trial_timeout_seconds,
                     memory_bytes=self._settings.optimize.trial_memory_bytes,
@@ -247,26 +165,40 @@ class Search:
                 current.unlink()
                 fail(Recipe.from_record(RecipeRecord.model_validate(record)), job.workshop(), error)
 
-    def _row(
-        self,
-        trial: optuna.Trial,
-        recipe: Recipe,
-        state: Literal["pruned", "failed"],
-        timed: Timed | None = None,
-        *,
-        reason: str,
-    ) -> TrialRow:
+    def _groups(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
+        """All recipes of a trial's shape, grouped by how the files are made."""
+        torch = self._space.torch(trial.params["shape"], trial.params["strength"], trial.params["effort"])
+        return [self._space.recipes(torch, finish) for finish in self._space.finishes]
+
+    def _best(self) -> float | None:
+        """The best objective of the candidates that hold the accuracy within the goal's limits."""
+        rows = [row for trial in self._study.get_trials(deepcopy=False) for row in rows_of(trial)]
+        good = [row for row in rows if holds(row) and within_limits(row, self._goal)]
+        return min((objective(row, self._goal) for row in good), default=None)
+
+    def _short_floor(self) -> float:
+        """Short scores below this are hopeless: far below the limit, or below one that failed after full training."""
+        metric = self._bundle.metric
+        floors = [metric.limit(self._original_metric, self._goal.max_accuracy_drop + _FAR)]
+        for trial in self._study.get_trials(deepcopy=False):
+            short = trial.user_attrs.get(SHORT)
+            if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
+                floors.append(metric.limit(short, _SHORT_NOISE))
+        return max(floors) if metric.higher_is_better else min(floors)
+
+    def _failed_row(self, trial: optuna.Trial, error: LeanloopError) -> TrialRow:
+        recipe = self._groups(trial)[0][0]
         return TrialRow(
             trial=trial.number,
             recipe=recipe.record(),
             candidate_id=recipe_id(recipe, self._bundle.manifest.digest),
-            state=state,
+            state="failed",
             rung="latency",
-            latency_ms=timed.latency_ms if timed else None,
+            latency_ms=None,
             metric=None,
-            size_bytes=timed.size_bytes if timed else None,
+            size_bytes=None,
             seconds=0.0,
-            reason=reason,
+            reason=reason_of(error),
         )
 
 

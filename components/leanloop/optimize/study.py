@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from leanloop.core.errors import SettingsError
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
+from leanloop.optimize.plan import DUPLICATE
 from leanloop.optimize.sampler import (
-    DUPLICATE,
     STATUS,
     FrontierSampler,
     as_params,

@@ -62,10 +62,16 @@ class OpenVinoSession:
 
         batch_size = len(next(iter(inputs.values())))
         request = self.specialise(batch_size).get_compiled_model().create_infer_request()
-        for name, values in inputs.items():
-            request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(values), shared_memory=True))
-        infer: Callable[[], object] = request.infer
-        return infer
+        arrays = {name: np.ascontiguousarray(values) for name, values in inputs.items()}
+        for name, values in arrays.items():
+            request.set_tensor(name, openvino.Tensor(values, shared_memory=True))
+
+        def call() -> object:
+            request.infer()
+            # A tensor on shared memory does not keep its array alive; this call does.
+            return arrays
+
+        return call
 
     def close(self) -> None:
         """Free the models."""

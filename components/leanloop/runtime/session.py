@@ -25,7 +25,8 @@ class Session(Protocol):
     def bound(self, inputs: Arrays) -> Callable[[], object]:
         """A call without arguments that computes this batch again: what is timed.
 
-        Inputs are handed over once, here, so that a call holds the runtime's own work and no conversion.
+        Inputs are handed over once, here, so that a call holds the runtime's own work and no conversion. What the
+        call returns means nothing.
         """
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
@@ -21,17 +22,19 @@ def leaderboard(benchmark: Benchmark, verdict: Verdict) -> Table:
         title=f"Against the original, batch {verdict.batch_size}, {benchmark.threads} thread(s)",
         title_justify="left",
         header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("variant", overflow="fold", min_width=24)
-    for name in ("p50", "× original", "size", "of bytes", benchmark.metric_name):
+    # Wide enough for the figures and narrow enough for a terminal of 80 columns: only the name may be folded.
+    table.add_column("variant", overflow="fold", min_width=20)
+    for name in ("p50", "faster", "bytes", benchmark.metric_name):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for view in variant_views(benchmark, verdict):
         table.add_row(
             escape(formatting.variant_name(view.measured)),
             formatting.milliseconds(view.latency.p50_ms.value),
             formatting.times(view.speedup),
-            formatting.size(view.measured.size_bytes),
             formatting.percent(view.size_share),
             formatting.metric(benchmark.metric_name, view.measured.metric),
             view.state_text,

@@ -37,6 +37,6 @@ def run(settings: Settings, *, bundle: Path, analysis: Path) -> None:
 
 
 def _key(settings: Settings, bundle: Path) -> str:
-    load = settings.goal.model_dump(include={"batch_size", "threads"})
-    parts = [BundleManifest.load(bundle).digest, load, settings.targets, code_version(), hardware_id()]
+    goal = settings.goal.model_dump(mode="json")
+    parts = [BundleManifest.load(bundle).digest, goal, settings.targets, code_version(), hardware_id()]
     return digest_json([Analysis.filename, *parts])[:32]

@@ -6,7 +6,6 @@ that talks to the user.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -54,6 +53,11 @@ class Run:
     def outputs(self) -> Path:
         """Where the pipeline's results are."""
         return self.folder / "outputs.json"
+
+    @property
+    def report(self) -> Path:
+        """The run's report, in HTML."""
+        return self.folder / "report.html"
 
     def step_folder(self, step: str) -> Path:
         """The output folder of a finished step, such as ``benchmark``.
@@ -172,8 +176,3 @@ def orchestration_share(run: Run) -> tuple[float, float]:
         busy += max(0.0, high - max(low, reached))
         reached = max(reached, high)
     return end - begin, 1.0 - busy / (end - begin)
-
-
-def describe_request(run: Run) -> Settings:
-    """The settings that a run was started with."""
-    return Settings.from_json(json.loads(run.request.read_text(encoding="utf-8"))["settings"])

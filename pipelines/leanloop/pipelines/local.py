@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 from kfp import local
 
 from leanloop.core.events import emit
-from leanloop.core.files import read_json, write_json
+from leanloop.core.files import atomic_file, read_json, write_json
 from leanloop.pipelines.line import optimize
 
 
@@ -21,6 +22,8 @@ def main(folder: Path) -> None:
     release = Path(task.outputs["Output"].path)
     if not (release / "release.json").is_file():
         raise RuntimeError(f"the pipeline reports success, but {release} holds no release")
+    with atomic_file(folder / "report.html") as report:
+        shutil.copyfile(release / "report.html", report)
     write_json(folder / "outputs.json", {"release": str(release)})
     emit("run_finished")
 

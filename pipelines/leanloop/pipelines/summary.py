@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,19 +18,20 @@ def run_summary(run: Run) -> list[RenderableType]:
     benchmark, verdict = Benchmark.load(run.step_folder("benchmark")), Verdict.load(run.step_folder("select"))
     release = run.release()
     seconds, share = orchestration_share(run)
-    report = run.step_folder("deploy") / "report.html"
     return [
         leaderboard(benchmark, verdict),
         summary_panel(benchmark, verdict, release),
         _served(release),
-        Text(f"Took {seconds / 60:.1f} min, of which orchestration {share:.1%}."),
-        Text.assemble("Report  ", (str(report), "cyan")),
-        Text.assemble(
-            "Query   ",
-            ("leanloop predict", "bold cyan"),
-            f"   or   curl http://{release.http_url}/v2/models/{release.model}",
-        ),
+        Text(f"\nTook {seconds / 60:.1f} min, of which orchestration {share:.1%}."),
+        # Never folded: a path is there to be copied.
+        Text.assemble("Report  ", (_short(run.report), "cyan"), no_wrap=True, overflow="ignore"),
+        Text.assemble("Query   ", ("leanloop predict", "bold cyan"), "   sends the test split to the served model"),
+        Text.assemble("Or      ", (f"curl {release.http_url}/v2/models/{release.model}", "cyan"), no_wrap=True),
     ]
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _served(release: Release) -> Table:

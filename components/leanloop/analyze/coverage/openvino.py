@@ -28,7 +28,7 @@ def openvino_coverage(file: Path) -> OperatorCoverage:
     import openvino
     from openvino.frontend import FrontEndManager
 
-    # The converted nodes refer to the manager's library and to the loaded file: both must outlive them.
+    # A placeholder for an unknown operator reads the loaded file's memory, which therefore must live as long.
     manager = FrontEndManager()
     frontend = manager.load_by_framework("onnx")
     loaded = frontend.load(str(file))

@@ -96,6 +96,7 @@ class TorchTechnique:
         apply: See `ApplyTorch`.
         rebuild: See `RebuildTorch`; None when shapes stay as they are.
         shorten: A much cheaper config that tells early how well the full one will do; None when it does not train.
+        prepare: What all trainings share and the store keeps; done before the clock starts.
         work: How many samples it trains on, all passes together: what its time grows with.
         lengthen: A config that trains so many times as long.
     """
@@ -107,6 +108,7 @@ class TorchTechnique:
     apply: ApplyTorch
     rebuild: RebuildTorch | None = None
     shorten: Callable[[Any, Bundle], Config] | None = None
+    prepare: Callable[[Workshop], object] | None = None
     work: Callable[[Any, Bundle], float] | None = None
     lengthen: Callable[[Any, int], Config] | None = None
 

@@ -300,6 +300,7 @@ TECHNIQUES.register(DistillationConfig.technique)(
         choices=choices,
         apply=distil,
         shorten=shorten,
+        prepare=teacher_outputs,
         work=work,
         lengthen=lengthen,
     )

@@ -1,0 +1,242 @@
+"""One candidate: made from its recipe, measured, scored, and kept in the store for good, as a failure too."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from leanloop.benchmark import noninferiority, quick_latency
+from leanloop.benchmark.latency import batch_of
+from leanloop.bundle import Arrays, Bundle
+from leanloop.convert import original_outputs
+from leanloop.core.contracts import Candidate, ModelFiles, RecipeRecord, TrialRow
+from leanloop.core.errors import LeanloopError, TrialError
+from leanloop.core.files import write_json, write_text
+from leanloop.core.hardware import hardware_id
+from leanloop.core.names import code_version
+from leanloop.core.settings import GoalSettings
+from leanloop.optimize.apply import keep_checkpoint, make_files, make_prefix
+from leanloop.optimize.objective import HOLDS_ACCURACY
+from leanloop.optimize.plan import Job
+from leanloop.optimize.recipe import Recipe, recipe_id
+from leanloop.optimize.techniques import Workshop
+from leanloop.runtime import open_session, predict
+
+CURRENT = "current.json"
+"""In a child's folder: the recipe it is working on, so that a crash is laid at the right door."""
+
+OUTPUTS = "validation.npz"
+"""In a candidate's folder: its first output on validation."""
+
+_MEASURE_SECONDS = 0.3
+
+
+def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
+    """One candidate: made, measured, scored on validation and kept; or its failure."""
+    store, identity = workshop.store, recipe_id(recipe, workshop.bundle.manifest.digest)
+    failure = failed_before(recipe, workshop)
+    if failure is not None:
+        return row(recipe, job, workshop, state="failed", reason=failure)
+    with tempfile.TemporaryDirectory(prefix="leanloop-candidate-") as scratch:
+        folder = Path(scratch) / identity
+        cached = store.get_folder(f"candidates/{identity}", folder)
+        if not cached:
+            try:
+                with working_on(recipe, job):
+                    _make_candidate(recipe, identity, job, workshop, folder)
+            except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
+                return row(recipe, job, workshop, state="failed", reason=fail(recipe, workshop, error))
+            store.put_folder(f"candidates/{identity}", folder)
+        candidate = Candidate.load(folder)
+        with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
+            kept = holds_accuracy(archive["output"], workshop, job.goal)
+    return row(
+        recipe,
+        job,
+        workshop,
+        state="complete",
+        latency_ms=candidate.latency_ms,
+        metric=candidate.metric,
+        size_bytes=candidate.size_bytes,
+        seconds=0.0 if cached else candidate.seconds,
+        reason=HOLDS_ACCURACY if kept else "loses too much accuracy",
+    )
+
+
+def fail(recipe: Recipe, workshop: Workshop, error: Exception) -> str:
+    """Keep a recipe's failure, so that it is not tried again; returns the reason."""
+    identity, reason = recipe_id(recipe, workshop.bundle.manifest.digest), reason_of(error)
+    workshop.store.put_json(f"failures/{identity}.json", {"reason": reason, "recipe": recipe.record().model_dump()})
+    return reason
+
+
+def failed_before(recipe: Recipe, workshop: Workshop) -> str | None:
+    """Why a recipe failed in an earlier trial or run; None when it did not."""
+    failure = workshop.store.get_json(f"failures/{recipe_id(recipe, workshop.bundle.manifest.digest)}.json")
+    return None if failure is None else f"failed before: {failure['reason']}"
+
+
+def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop, folder: Path) -> None:
+    started, bundle = time.monotonic(), workshop.bundle
+    model = make_files(recipe, workshop, folder)
+    training_seconds = make_prefix(recipe.torch, workshop).training_seconds if recipe.torch else 0.0
+    validation = bundle.split("validation")
+    session = open_session(model, folder, threads=job.threads)
+    try:
+        outputs = predict(session, validation, outputs=bundle.manifest.outputs)
+    finally:
+        session.close()
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        raise TrialError("The candidate answers NaN or infinity.")
+    np.savez(folder / OUTPUTS, allow_pickle=False, output=outputs[bundle.manifest.outputs[0]])
+    keep_checkpoint(recipe, workshop, folder)
+    Candidate(
+        id=identity,
+        recipe=recipe.record(),
+        bundle_digest=bundle.manifest.digest,
+        model=model,
+        metric=bundle.score(outputs, validation, original_validation(workshop)),
+        latency_ms=measure(model, folder, job, bundle, _MEASURE_SECONDS),
+        size_bytes=model.size_bytes,
+        seconds=time.monotonic() - started + training_seconds,
+        training_seconds=training_seconds,
+        trial=job.trial,
+        code_version=code_version(),
+        hardware_id=hardware_id(),
+    ).save(folder)
+    _write_replay(recipe, job, folder)
+
+
+def holds_accuracy(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -> bool:
+    """Whether a candidate's first output on validation keeps the metric that the goal asks for.
+
+    The drop must be within the goal, and noise must not stand against it: the upper one-sided 95 % bound of the
+    paired drop is within the goal too, or the candidate ties with the original.
+    """
+    bundle = workshop.bundle
+    reference = original_validation(workshop)[bundle.manifest.outputs[0]]
+    targets = bundle.split("validation").targets if bundle.metric.needs_labels else reference
+    assert targets is not None
+    original = bundle.metric.score(reference, targets)
+    margin = abs(bundle.metric.limit(original, goal.max_accuracy_drop) - original)
+    found = noninferiority(bundle.metric, reference, output, targets, margin=margin)
+    if found.drop > margin or found.holds:
+        return found.drop <= margin
+    return -noninferiority(bundle.metric, output, reference, targets, margin=margin).upper_bound <= 0
+
+
+def original_validation(workshop: Workshop) -> Arrays:
+    """The original's outputs on validation, computed once per bundle and kept in the store."""
+    key = f"originals/{workshop.bundle.manifest.digest}"
+    with tempfile.TemporaryDirectory(prefix="leanloop-original-") as scratch:
+        folder = Path(scratch) / "original"
+        if not workshop.store.get_folder(key, folder):
+            folder.mkdir()
+            torch.set_num_threads(workshop.threads)
+            outputs = original_outputs(workshop.bundle, workshop.bundle.split("validation"))
+            np.savez(folder / "validation.npz", allow_pickle=False, **outputs)
+            workshop.store.put_folder(key, folder)
+        with np.load(folder / "validation.npz", allow_pickle=False) as archive:
+            return {name: archive[name] for name in workshop.bundle.manifest.outputs}
+
+
+def replay(bundle: str, recipe: dict[str, Any], goal: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Make a candidate again from nothing, in a store of its own: what a candidate's ``reproduce.sh`` calls.
+
+    Returns:
+        Its id and its metric on validation.
+    """
+    with tempfile.TemporaryDirectory(prefix="leanloop-replay-") as store:
+        job = Job(
+            bundle=bundle,
+            store=store,
+            goal=GoalSettings.model_validate(goal),
+            threads=threads,
+            trial=-1,
+            folder=store,
+        )
+        again = Recipe.from_record(RecipeRecord.model_validate(recipe))
+        row = finish_one(again, job, job.workshop())
+    return {"candidate": row.candidate_id, "metric": row.metric, "reason": row.reason}
+
+
+def _write_replay(recipe: Recipe, job: Job, folder: Path) -> None:
+    call = {
+        "function": "leanloop.optimize.candidate:replay",
+        "arguments": {
+            "bundle": job.bundle,
+            "recipe": recipe.record().model_dump(mode="json"),
+            "goal": job.goal.model_dump(mode="json"),
+            "threads": job.threads,
+        },
+    }
+    write_text(folder / "call.json", json.dumps(call, indent=2))
+    write_text(
+        folder / "reproduce.sh",
+        "#!/bin/sh\n# Makes this candidate again from the bundle named in call.json.\n"
+        'cd "$(dirname "$0")" && exec python -m leanloop.core.child call.json\n',
+    )
+    (folder / "reproduce.sh").chmod(0o755)
+
+
+def measure(model: ModelFiles, folder: Path, job: Job, bundle: Bundle, seconds: float) -> float:
+    """p50 in milliseconds of one batch as the goal has it."""
+    session = open_session(model, folder, threads=job.goal.threads, bundle=bundle)
+    try:
+        return quick_latency(session, batch_of(bundle.samples, job.goal.batch_size), seconds=seconds)
+    finally:
+        session.close()
+
+
+@contextmanager
+def working_on(recipe: Recipe | None, job: Job) -> Iterator[None]:
+    """Note the recipe in the child's folder while it is worked on; None stands for the work that recipes share."""
+    path = Path(job.folder) / CURRENT
+    write_json(path, None if recipe is None else recipe.record().model_dump(mode="json"))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+def row(
+    recipe: Recipe,
+    job: Job,
+    workshop: Workshop,
+    *,
+    state: Literal["complete", "pruned", "failed"],
+    rung: Literal["latency", "short", "full"] = "full",
+    latency_ms: float | None = None,
+    metric: float | None = None,
+    size_bytes: int | None = None,
+    seconds: float = 0.0,
+    reason: str,
+) -> TrialRow:
+    """A line of the search log."""
+    return TrialRow(
+        trial=job.trial,
+        recipe=recipe.record(),
+        candidate_id=recipe_id(recipe, workshop.bundle.manifest.digest),
+        state=state,
+        rung=rung,
+        latency_ms=latency_ms,
+        metric=metric,
+        size_bytes=size_bytes,
+        seconds=seconds,
+        reason=reason,
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for the search log."""
+    if isinstance(error, LeanloopError):
+        return f"{error.what} {error.value}" if error.value is not None else error.what
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -1,0 +1,88 @@
+"""What a search worker hands to a trial's child process, and what it gets back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from leanloop.bundle import Bundle
+from leanloop.core.contracts import RecipeRecord, Record, TrialRow
+from leanloop.core.settings import GoalSettings
+from leanloop.core.store import Store
+from leanloop.optimize.techniques import Workshop
+
+Status = Literal["holds", "fails", "not enough", "no time", "duplicate"]
+
+HOLDS: Status = "holds"
+"""A candidate holds the accuracy."""
+FAILS: Status = "fails"
+"""None does, or the short training was hopeless, or the shape cannot be made."""
+NOT_ENOUGH: Status = "not enough"
+"""Timed untrained: still too large or slow for the goal, or no better than what holds already."""
+NO_TIME: Status = "no time"
+"""The budget had no room for its training."""
+DUPLICATE: Status = "duplicate"
+"""Another worker drew the same point at the same moment."""
+
+
+class Job(Record):
+    """Where a trial works, and for what.
+
+    Attributes:
+        bundle: Its folder.
+        store: URL.
+        goal: Batch size and threads to measure at, and the accuracy to hold.
+        threads: CPU threads that this worker may use to train.
+        trial: Number in the study.
+        folder: Of the child process.
+    """
+
+    bundle: str
+    store: str
+    goal: GoalSettings
+    threads: int
+    trial: int
+    folder: str
+
+    def workshop(self) -> Workshop:
+        """The opened bundle and store."""
+        return Workshop(Bundle(Path(self.bundle)), Store(self.store), self.threads)
+
+
+class Timed(Record):
+    """How fast and how large a recipe's files are; a reason instead when they cannot be made."""
+
+    latency_ms: float | None
+    size_bytes: int | None
+    reason: str = ""
+
+
+class Plan(Record):
+    """What to do with one shape.
+
+    Attributes:
+        groups: Recipes with the same PyTorch techniques, grouped by how the files are made, best first: in each group
+            the first that holds the accuracy ends it.
+        best: Objective of the best candidate so far that holds the accuracy; None when there is none.
+        short_floor: A short score worse than this cannot end well.
+        deadline: Unix time at which a full training must have ended.
+    """
+
+    groups: tuple[tuple[RecipeRecord, ...], ...]
+    best: float | None
+    short_floor: float
+    deadline: float
+
+
+class Outcome(Record):
+    """How a trial ended.
+
+    Attributes:
+        status: What it says about this shape.
+        rows: One per recipe that was tried; at least one.
+        short_metric: On validation, after the short training; None without one.
+    """
+
+    status: Status
+    rows: tuple[TrialRow, ...]
+    short_metric: float | None = None

@@ -1,0 +1,216 @@
+"""The search as a whole: real workers as processes on the digits example."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leanloop.bundle import Bundle
+from leanloop.core.contracts import Analysis, Candidate, Candidates, TrialRow
+from leanloop.core.errors import SettingsError
+from leanloop.core.events import read_events
+from leanloop.core.settings import GoalSettings, Settings, parse_settings
+from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, search_worker
+from leanloop.optimize.candidate import holds_accuracy, original_validation, replay
+from leanloop.optimize.objective import HOLDS_ACCURACY, objective, within_limits
+from leanloop.optimize.plan import Timed
+from leanloop.optimize.space import make_space
+from leanloop.optimize.study import open_study
+from leanloop.optimize.trial import hopeful
+
+WORKER = """
+import sys
+from pathlib import Path
+from leanloop.bundle import Bundle
+from leanloop.core.contracts import Analysis
+from leanloop.core.settings import Settings
+from leanloop.optimize import search_worker
+
+bundle, settings, destination, worker = sys.argv[1:]
+analysis = Analysis.model_construct(metric=1.0)
+search_worker(Bundle(Path(bundle)), analysis, Settings.from_json(settings), Path(destination), int(worker))
+"""
+
+
+@pytest.fixture(scope="module")
+def small(settings: Settings) -> Settings:
+    """A space of one target and few ways, so that a search ends in seconds, and time enough that it ends by itself."""
+    document = settings.model_dump(mode="json")
+    document["targets"] = ["onnxruntime"]
+    document["optimize"] |= {
+        "techniques": ["channel_pruning", "distillation", "ort_static_int8"],
+        "max_trials": 3,
+        "budget_minutes": 8,
+    }
+    return parse_settings(document, source="test")
+
+
+@pytest.fixture(scope="module")
+def found(bundle: Bundle, small: Settings, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two workers on one study, one of them killed in the middle of its first trial and started again."""
+    root = tmp_path_factory.mktemp("search")
+    events = root / "events.jsonl"
+    workers = [_start(bundle, small, root, worker, events) for worker in range(2)]
+    deadline = time.monotonic() + 300
+    while not any(event["kind"] == "trial_finished" for event in read_events(events)[0]):
+        assert time.monotonic() < deadline, "no trial ended"
+        time.sleep(0.1)
+    os.kill(workers[1].pid, signal.SIGKILL)
+    workers[1].wait()
+    workers[1] = _start(bundle, small, root, 1, events)
+    assert [worker.wait(300) for worker in workers] == [0, 0]
+    return [root / "0", root / "1"]
+
+
+def _start(bundle: Bundle, settings: Settings, root: Path, worker: int, events: Path) -> subprocess.Popen[bytes]:
+    arguments = [str(bundle.folder), settings.to_json(), str(root / str(worker)), str(worker)]
+    environment = {**os.environ, "LEANLOOP_EVENTS": str(events), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], env=environment)
+
+
+def _rows(folders: list[Path]) -> list[TrialRow]:
+    return [row for folder in folders for row in Candidates.load(folder).trials]
+
+
+def test_candidates_hold_the_accuracy_and_are_whole(found: list[Path], bundle: Bundle) -> None:
+    rows = _rows(found)
+    assert any(holds(row) and Recipe.from_record(row.recipe).trains for row in rows)
+    for folder in found:
+        for identity in Candidates.load(folder).candidates:
+            candidate = Candidate.load(folder / identity)
+            assert candidate.id == identity
+            assert candidate.metric > 0.9
+            assert candidate.size_bytes == sum(
+                (folder / identity / name).stat().st_size for name in candidate.model.files
+            )
+            assert (folder / identity / "reproduce.sh").stat().st_mode & 0o100
+            assert rebuild(folder / identity, bundle) is not None
+
+
+def test_a_killed_worker_repeats_nothing_that_was_finished(found: list[Path]) -> None:
+    rows = [row for row in _rows(found) if row.state == "complete"]
+    identities = [row.candidate_id for row in rows]
+    assert len(identities) == len(set(identities))
+    trials = {(row.trial, Recipe.from_record(row.recipe).torch) for row in _rows(found)}
+    assert len({torch for _, torch in trials}) == len(trials), "two trials had the same shape and training"
+
+
+def test_what_was_finished_is_taken_from_the_store(
+    found: list[Path], bundle: Bundle, small: Settings, tmp_path: Path
+) -> None:
+    before = Candidates.load(found[0])
+    started = time.time()
+    again = search_worker(bundle, Analysis.model_construct(metric=1.0), small, tmp_path / "again", 0)
+    assert again == before
+    written = [
+        Path(small.workspace) / "store" / "candidates" / identity / "candidate.json" for identity in again.candidates
+    ]
+    assert all(path.stat().st_mtime < started for path in written)
+
+
+def test_shapes_are_timed_before_they_are_trained(found: list[Path]) -> None:
+    events, _ = read_events(found[0].parent / "events.jsonl")
+    rungs = [(event["trial"], event["rung"]) for event in events if event["kind"] == "trial_rung"]
+    trained = {trial for trial, rung in rungs if rung == "short"}
+    assert trained
+    for trial in trained:
+        assert rungs.index((trial, "latency")) < rungs.index((trial, "short"))
+
+
+def test_progress_is_told(found: list[Path]) -> None:
+    events, _ = read_events(found[0].parent / "events.jsonl")
+    kinds = {event["kind"] for event in events}
+    assert {"trial_started", "trial_rung", "training", "trial_finished", "progress"} <= kinds
+    assert all(event["done"] <= event["total"] for event in events if event["kind"] == "progress")
+
+
+def test_finalists_are_ranked_and_hold_a_post_training_one(found: list[Path], small: Settings) -> None:
+    chosen = finalists(found, small)
+    assert len(chosen) <= small.optimize.finalists + 1
+    assert len({one.candidate.id for one in chosen}) == len(chosen)
+    assert any(not Recipe.from_record(one.candidate.recipe).torch for one in chosen)
+    good = {row.candidate_id for row in _rows(found) if holds(row)}
+    fastest = min(row.latency_ms or 0.0 for row in _rows(found) if holds(row))
+    assert chosen[0].candidate.id in good
+    assert chosen[0].candidate.latency_ms == fastest
+
+
+def test_a_candidate_can_be_made_again(found: list[Path], bundle: Bundle) -> None:
+    folder = next(folder for folder in found if Candidates.load(folder).candidates)
+    identity = Candidates.load(folder).candidates[0]
+    candidate = Candidate.load(folder / identity)
+    again = replay(str(bundle.folder), candidate.recipe.model_dump(mode="json"), GoalSettings().model_dump(), 1)
+    assert again["candidate"] == identity
+    assert again["metric"] == pytest.approx(candidate.metric, abs=0.003)
+
+
+def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:
+    document = small.model_dump(mode="json")
+    document["optimize"] |= {"budget_minutes": 0.01, "workers": 1}
+    hurried = parse_settings(document, source="test")
+    found = search_worker(bundle, Analysis.model_construct(metric=1.0), hurried, tmp_path / "out", 0)
+    assert not any(Recipe.from_record(row.recipe).trains for row in found.trials if row.state == "complete")
+
+
+def test_another_goal_is_another_study(bundle: Bundle, small: Settings) -> None:
+    document = small.model_dump(mode="json")
+    document["goal"]["batch_size"] = 1
+    other = parse_settings(document, source="test")
+    names = {
+        open_study(one, make_space(bundle, one), bundle.manifest.digest).study_name for one in (small, other, small)
+    }
+    assert len(names) == 2
+
+
+def test_a_remote_store_needs_a_database(bundle: Bundle, small: Settings) -> None:
+    document = small.model_dump(mode="json")
+    document["store"]["url"] = "memory://store"
+    remote = parse_settings(document, source="test")
+    with pytest.raises(SettingsError, match=r"optimize\.storage"):
+        open_study(remote, make_space(bundle, remote), bundle.manifest.digest)
+
+
+def test_what_is_not_better_or_over_a_limit_is_not_trained() -> None:
+    fast, slow = (Recipe("onnxruntime"),), (Recipe("openvino"),)
+    timed = [
+        (slow, Timed(latency_ms=2.0, size_bytes=10)),
+        (fast, Timed(latency_ms=1.0, size_bytes=20)),
+        ((Recipe("onnxruntime"),), Timed(latency_ms=None, size_bytes=None, reason="broken")),
+    ]
+    assert hopeful(timed, None, GoalSettings()) == [fast]
+    assert hopeful(timed, 0.9, GoalSettings()) == []
+    assert hopeful(timed, None, GoalSettings(max_size_bytes=15)) == [slow]
+    assert hopeful(timed, None, GoalSettings(minimise="size")) == [slow]
+    assert hopeful(timed, None, GoalSettings(max_latency_ms=0.5)) == []
+
+
+def test_the_objective_follows_the_goal() -> None:
+    timed = Timed(latency_ms=2.0, size_bytes=10)
+    assert objective(timed, GoalSettings(minimise="size")) == 10
+    assert {objective(timed, GoalSettings(minimise=kind)) for kind in ("latency_p50", "latency_p99", "cost")} == {2.0}
+    assert within_limits(timed, GoalSettings(max_latency_ms=2.0, max_size_bytes=10))
+    assert not within_limits(timed, GoalSettings(max_latency_ms=1.9))
+
+
+def test_accuracy_is_held_beyond_noise_or_in_a_tie(workshop: Workshop) -> None:
+    goal = GoalSettings(max_accuracy_drop=0.02)
+    reference = original_validation(workshop)["logits"]
+    assert holds_accuracy(reference, workshop, goal)
+
+    def wrong(count: int) -> np.ndarray:
+        outputs = reference.copy()
+        outputs[:count] = np.roll(outputs[:count], 1, axis=1)
+        return outputs
+
+    samples = len(reference)
+    assert holds_accuracy(wrong(1), workshop, goal)
+    assert not holds_accuracy(wrong(int(0.02 * samples)), workshop, goal), "within the goal by chance only"
+    assert not holds_accuracy(wrong(int(0.05 * samples)), workshop, goal)
+    assert HOLDS_ACCURACY
