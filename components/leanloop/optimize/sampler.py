@@ -1,15 +1,15 @@
 """How the next trial is chosen: bisection for the strongest shape that still holds the accuracy.
 
 Stronger pruning is faster and smaller, and less accurate. So there is one strength at which the accuracy is just
-held, and each fully trained shape tells on which side of it the rest lies. The sampler keeps, for each shape and
-effort, a
+held, and each fully trained shape tells on which side of it the rest lies. For each shape and effort there is a
 bracket::
 
     low   strongest that holds the accuracy (or that is too large or too slow anyway: weaker ones are, too)
     high  weakest above it that does not
 
-and proposes the free strength between them that is farthest from all that is known or under way, so that parallel
-workers share the bracket. When it is closed, the shapes above it are tried again with more training.
+The next is the free strength between them that is farthest from all that is known or under way, so that parallel
+workers share the bracket. Shapes much weaker or stronger than networks usually bear count half. When the bracket is
+closed, the shapes above it are tried again with more training.
 """
 
 from __future__ import annotations
@@ -123,5 +123,11 @@ def _between(strongest: int, known: Mapping[int, str], *, bisecting: bool) -> in
         # More training moves the frontier by a step or two, so it is walked, from the first that failed.
         return min(free, default=None)
     marks = [low, high, *known]
-    # On a tie the stronger shape: it trains faster, and a failure there costs the least.
-    return max(free, key=lambda strength: (min(abs(strength - mark) for mark in marks), strength), default=None)
+
+    def worth(strength: int) -> tuple[float, int]:
+        distance = min(abs(strength - mark) for mark in marks)
+        usual = strongest / 2 <= strength <= strongest * 7 / 8
+        # On a tie the stronger shape: it trains faster, and a failure there costs the least.
+        return distance * (1.0 if usual else 0.5), strength
+
+    return max(free, key=worth, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from leanloop.optimize.space import EFFORTS, Space
 
 WORKER = "worker"
 """User attribute of a trial: who runs it."""
+
+_SIGNED_WITHIN = timedelta(minutes=1)
+"""A running trial without a worker is dead after this."""
 
 
 def store_url(settings: Settings) -> str:
@@ -81,8 +85,7 @@ def release_dead(study: optuna.Study, space: Space, worker: int, workers: int) -
     Worker 0 also takes those of workers that are no longer part of the run.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get(WORKER, worker)
-        if owner == worker or (worker == 0 and owner >= workers):
+        if _is_dead(trial, worker, workers):
             study.tell(trial.number, state=TrialState.FAIL)
             if point := point_of(trial):
                 study.enqueue_trial(as_params(point))
@@ -123,6 +126,14 @@ def union_seconds(intervals: list[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return total
+
+
+def _is_dead(trial: FrozenTrial, worker: int, workers: int) -> bool:
+    owner = trial.user_attrs.get(WORKER)
+    if owner is None:
+        # Another worker asked for it and has not signed it yet; or died before it could.
+        return trial.datetime_start is None or datetime.now() - trial.datetime_start > _SIGNED_WITHIN
+    return owner == worker or (worker == 0 and owner >= workers)
 
 
 def _occupies(trial: FrozenTrial) -> bool:

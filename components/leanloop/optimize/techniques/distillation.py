@@ -35,7 +35,6 @@ from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
 
 _BATCH = 128
-_TEACHER_BATCH = 256
 _LEAST_STEPS = 600
 _SHORT_STEPS = 40
 _EVENT_STEPS = 50
@@ -161,10 +160,8 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
         rows = np.sort(order.permutation(len(split))[: config.samples])
         split, teacher = split.take(rows), [values[rows] for values in teacher]
     inputs, targets, soft = _as_tensors(split, teacher)
-    is_image = [values.ndim == 4 for values in inputs]
     module.train()
-    if any(is_image):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps_per_epoch = max(1, len(split) // config.batch_size)
     steps = config.epochs * steps_per_epoch
     optimizer, schedule = _optimizer(module, config, steps)
@@ -174,12 +171,8 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
             permuted = torch.from_numpy(order.permutation(len(split)))
             for batch in torch.split(permuted, config.batch_size)[:steps_per_epoch]:
                 with turn:
-                    taken = [
-                        values[batch].contiguous(memory_format=torch.channels_last) if image else values[batch]
-                        for values, image in zip(inputs, is_image, strict=True)
-                    ]
                     with torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
-                        result = module(*taken)
+                        result = module(*(_channels_last(values[batch]) for values in inputs))
                     loss = _loss(
                         _outputs(result),
                         [values[batch] for values in soft],
@@ -220,13 +213,19 @@ def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:
     bundle = workshop.bundle
     torch.set_num_threads(workshop.threads)
     module, turn, parts = bundle.module(), TrainingTurn(), []
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
-        for batch in bundle.split("train").batches(_TEACHER_BATCH):
-            with turn, torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
-                parts.append(bundle.call(module, batch.inputs))
+        for batch in bundle.split("train").batches(_BATCH):
+            with turn, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
+                parts.append(bundle.name_outputs(module(*map(_channels_last, tensors(batch.inputs)))))
     finally:
         turn.close()
     return {name: np.concatenate([part[name] for part in parts]) for name in bundle.manifest.outputs}
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    # With channels last, convolutions on the CPU train about half as long again faster.
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def _as_tensors(split: Split, teacher: list[np.ndarray]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
