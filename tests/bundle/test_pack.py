@@ -6,6 +6,7 @@ import importlib
 import io
 import pickle
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +184,8 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(
     project: Project, spoil: Callable[[Project], None], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process: the child costs seconds, and other tests pack through it.
-    monkeypatch.setattr("leanloop.bundle.pack.run_limited", call_here)
+    # By its module, since the package exports a function of the same name.
+    monkeypatch.setattr(sys.modules[pack.__module__], "run_limited", call_here)
     spoil(project)
     with pytest.raises((BundleError, DataError), match=message):
         packed(project)

@@ -103,7 +103,10 @@ def test_short_training_is_much_cheaper(bundle: Bundle) -> None:
     full = distillation.choices(bundle, 5.0)[0]
     short = distillation.shorten(full, bundle)
     assert distillation.work(short, bundle) < 0.1 * distillation.work(full, bundle)
-    assert distillation.work(distillation.lengthen(full, 2), bundle) == 2 * distillation.work(full, bundle)
+    double = distillation.scale(full, 2)
+    assert double is not None
+    assert distillation.work(double, bundle) == 2 * distillation.work(full, bundle)
+    assert distillation.scale(full, 0.9 / full.epochs) is None
 
 
 def test_small_data_gets_more_epochs(bundle: Bundle) -> None:

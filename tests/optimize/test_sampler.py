@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from leanloop.core.store import Store
-from leanloop.optimize.plan import FAILS, HOLDS, NOT_ENOUGH
+from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH
 from leanloop.optimize.sampler import (
     STATUS,
     FrontierSampler,
@@ -78,6 +78,16 @@ def test_what_is_not_enough_sends_the_search_on() -> None:
     while (trial := ask(study, UNTRAINABLE, 0)) is not None:
         assert trial.params["strength"] > first
         _tell(study, trial, HOLDS)
+
+
+def test_without_time_only_cheaper_shapes_are_tried() -> None:
+    study, tried = _study(UNTRAINABLE), []
+    while (trial := ask(study, UNTRAINABLE, 0)) is not None:
+        tried.append(trial.params["strength"])
+        trial.set_user_attr(STATUS, NO_TIME)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert tried == sorted(tried)
+    assert len(tried) <= 5
 
 
 def test_two_workers_share_a_study_without_duplicates(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ from leanloop.optimize.objective import HOLDS_ACCURACY, objective, within_limits
 from leanloop.optimize.plan import Timed
 from leanloop.optimize.space import make_space
 from leanloop.optimize.study import open_study
-from leanloop.optimize.trial import hopeful
+from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
+from leanloop.optimize.techniques.distillation import DistillationConfig
+from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
+from leanloop.optimize.trial import fitted, hopeful
 
 WORKER = """
 import sys
@@ -46,7 +49,7 @@ def small(settings: Settings) -> Settings:
     document["targets"] = ["onnxruntime"]
     document["optimize"] |= {
         "techniques": ["channel_pruning", "distillation", "ort_static_int8"],
-        "max_trials": 3,
+        "max_trials": 2,
         "budget_minutes": 8,
     }
     return parse_settings(document, source="test")
@@ -90,7 +93,7 @@ def test_candidates_hold_the_accuracy_and_are_whole(found: list[Path], bundle: B
             assert candidate.size_bytes == sum(
                 (folder / identity / name).stat().st_size for name in candidate.model.files
             )
-            assert (folder / identity / "reproduce.sh").stat().st_mode & 0o100
+            assert "call.json" in (folder / identity / "reproduce.sh").read_text()
             assert rebuild(folder / identity, bundle) is not None
 
 
@@ -154,6 +157,7 @@ def test_a_candidate_can_be_made_again(found: list[Path], bundle: Bundle) -> Non
 def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:
     document = small.model_dump(mode="json")
     document["optimize"] |= {"budget_minutes": 0.01, "workers": 1}
+    document["workspace"] = str(tmp_path)
     hurried = parse_settings(document, source="test")
     found = search_worker(bundle, Analysis.model_construct(metric=1.0), hurried, tmp_path / "out", 0)
     assert not any(Recipe.from_record(row.recipe).trains for row in found.trials if row.state == "complete")
@@ -189,6 +193,19 @@ def test_what_is_not_better_or_over_a_limit_is_not_trained() -> None:
     assert hopeful(timed, None, GoalSettings(max_size_bytes=15)) == [slow]
     assert hopeful(timed, None, GoalSettings(minimise="size")) == [slow]
     assert hopeful(timed, None, GoalSettings(max_latency_ms=0.5)) == []
+
+
+def test_training_that_does_not_fit_is_cut() -> None:
+    pruned = (ChannelPruningConfig(), DistillationConfig(epochs=3))
+    groups = [
+        (Recipe("onnxruntime", pruned), Recipe("onnxruntime", (*pruned, OrtStaticInt8Config()))),
+        (Recipe("openvino", pruned),),
+    ]
+    assert fitted(groups, 1.2) == groups
+    cut = fitted(groups, 0.7)
+    assert [len(group) for group in cut] == [2, 1]
+    assert {config.epochs for group in cut for one in group for config in one.torch[1:]} == {2}  # type: ignore[attr-defined]
+    assert fitted(groups, 0.3) == []
 
 
 def test_the_objective_follows_the_goal() -> None:

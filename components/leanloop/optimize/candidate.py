@@ -181,10 +181,9 @@ def _write_replay(recipe: Recipe, job: Job, folder: Path) -> None:
     write_text(folder / "call.json", json.dumps(call, indent=2))
     write_text(
         folder / "reproduce.sh",
-        "#!/bin/sh\n# Makes this candidate again from the bundle named in call.json.\n"
+        "# Makes this candidate again, from the bundle that call.json names: sh reproduce.sh\n"
         'cd "$(dirname "$0")" && exec python -m leanloop.core.child call.json\n',
     )
-    (folder / "reproduce.sh").chmod(0o755)
 
 
 def measure(model: ModelFiles, folder: Path, job: Job, bundle: Bundle, seconds: float) -> float:

@@ -67,6 +67,12 @@ class Recipe:
         """The same with much shorter fine-tuning."""
         return replace(self, configs=tuple(_shortened(config, bundle) for config in self.configs))
 
+    def scaled(self, times: float) -> Recipe | None:
+        """The same with fine-tuning so many times as long; None when it cannot be that short."""
+        configs = [scaled(config, times) for config in self.configs]
+        kept = tuple(config for config in configs if config is not None)
+        return replace(self, configs=kept) if len(kept) == len(configs) else None
+
     def record(self) -> RecipeRecord:
         """As data."""
         return RecipeRecord(target=self.target, techniques=tuple(config.document() for config in self.configs))
@@ -79,6 +85,12 @@ class Recipe:
             SettingsError: A technique, field or value is wrong.
         """
         return cls(record.target, tuple(read_config(document) for document in record.techniques))
+
+
+def scaled(config: Config, times: float) -> Config | None:
+    """A config that trains so many times as long; itself when it does not train; None when it cannot be that short."""
+    technique = TECHNIQUES[config.technique]
+    return technique.scale(config, times) if isinstance(technique, TorchTechnique) and technique.scale else config
 
 
 def _drafted(config: Config) -> Config:

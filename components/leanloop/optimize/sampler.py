@@ -110,7 +110,7 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
                 known.setdefault(strength, "under way")
         elif (status in (HOLDS, NOT_ENOUGH) and own <= effort) or (status == FAILS and own >= effort):
             known[strength] = status
-        elif (status == NO_TIME and own <= effort) or trial.state == TrialState.FAIL:
+        elif status == NO_TIME and own <= effort:
             known.setdefault(strength, NO_TIME)
     return known
 
@@ -118,7 +118,9 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
 def _between(strongest: int, known: Mapping[int, str], *, bisecting: bool) -> int | None:
     high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
     low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high)
-    free = [strength for strength in range(low + 1, high) if strength not in known]
+    # Weaker shapes train longer still than one that there is no time for.
+    too_long = max((s for s, status in known.items() if status == NO_TIME), default=0)
+    free = [strength for strength in range(max(low, too_long) + 1, high) if strength not in known]
     if not bisecting:
         # More training moves the frontier by a step or two, so it is walked, from the first that failed.
         return min(free, default=None)

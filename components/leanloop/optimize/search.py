@@ -23,7 +23,7 @@ from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.optimize.candidate import CURRENT, fail, reason_of
 from leanloop.optimize.objective import holds, objective, within_limits
-from leanloop.optimize.plan import FAILS, Job, Outcome, Plan
+from leanloop.optimize.plan import DUPLICATE, FAILS, Job, Outcome, Plan
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.sampler import STATUS
 from leanloop.optimize.space import Space, make_space
@@ -106,7 +106,8 @@ class Search:
         progress(self._clock.budget, self._clock.budget, "search")
 
     def _ended(self) -> int:
-        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+        words = [trial.user_attrs.get(STATUS) for trial in self._study.get_trials(deepcopy=False)]
+        return sum(word is not None and word != DUPLICATE for word in words)
 
     def _carry_out(self, trial: optuna.Trial) -> None:
         started = time.monotonic()

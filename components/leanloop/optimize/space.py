@@ -12,8 +12,8 @@ from leanloop.core.files import digest_json
 from leanloop.core.hardware import hardware_id, tool_versions
 from leanloop.core.names import code_version
 from leanloop.core.settings import Settings, TargetName
-from leanloop.optimize.recipe import Recipe
-from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, Technique, TorchTechnique
+from leanloop.optimize.recipe import Recipe, scaled
+from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, Technique
 
 EFFORTS = (1, 2)
 """How many times the usual fine-tuning a shape is given: more once it is known which shapes fail narrowly."""
@@ -52,7 +52,7 @@ class Space:
         """The PyTorch techniques of one point: none at strength 0, else the shape's config and the training."""
         if strength == 0:
             return ()
-        return (self.shapes[shape][strength - 1], *(_lengthened(config, effort) for config in self.training))
+        return (self.shapes[shape][strength - 1], *(scaled(config, effort) or config for config in self.training))
 
     def recipes(self, torch: tuple[Config, ...], finish: Finish) -> tuple[Recipe, ...]:
         """The recipes of one finish after some PyTorch techniques, best first."""
@@ -118,10 +118,3 @@ def _without_target(technique: Technique, targets: list[TargetName]) -> str | No
 def _seeded(config: Config, seed: int) -> Config:
     with_seed: dict[str, Any] = {"seed": seed} if any(field.name == "seed" for field in fields(config)) else {}
     return replace(config, **with_seed)
-
-
-def _lengthened(config: Config, times: int) -> Config:
-    technique = TECHNIQUES[config.technique]
-    if times == 1 or not isinstance(technique, TorchTechnique) or technique.lengthen is None:
-        return config
-    return technique.lengthen(config, times)

@@ -25,7 +25,7 @@ from leanloop.core.settings import GoalSettings
 from leanloop.optimize.apply import make_files, make_prefix
 from leanloop.optimize.candidate import fail, failed_before, finish_one, measure, original_validation, row, working_on
 from leanloop.optimize.objective import holds, objective, within_limits
-from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Timed
+from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Status, Timed
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.techniques import TECHNIQUES, TorchTechnique, Workshop
 
@@ -70,9 +70,16 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
         first = groups[0][0]
     if first.trains and not _is_trained(first, workshop):
         emit("trial_rung", trial=job.trial, rung="short")
-        pruned, short_metric = _short_training(first, plan, job, workshop)
-        if pruned is not None:
-            return pruned
+        short_metric, estimate = _short_training(first, job, workshop)
+        if not workshop.bundle.metric.meets(short_metric, plan.short_floor):
+            reason = f"hopeless: {short_metric:.4g} after a short training, {plan.short_floor:.4g} is asked for"
+            return _stopped(FAILS, first, short_metric, reason, job, workshop)
+        left = plan.deadline - time.time()
+        groups = fitted(groups, left / estimate)
+        if not groups:
+            reason = f"no time: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
+            return _stopped(NO_TIME, first, short_metric, reason, job, workshop)
+        first = groups[0][0]
     emit("trial_rung", trial=job.trial, rung="full")
     with working_on(None, job):
         make_prefix(first.torch, workshop)
@@ -92,6 +99,14 @@ def hopeful(timed: Sequence[tuple[Group, Timed]], best: float | None, goal: Goal
     ]
     able.sort(key=lambda pair: pair[0])
     return [group for value, group in able if value <= COMPETITIVE * able[0][0]]
+
+
+def fitted(groups: Sequence[Group], share: float) -> list[Group]:
+    """The groups with their training cut to a share of its time where it does not fit whole; none if too little."""
+    if share >= 1:
+        return list(groups)
+    cut = [tuple(recipe.scaled(share) for recipe in group) for group in groups]
+    return [tuple(filter(None, group)) for group in cut if all(group)]
 
 
 def _scan(recipe: Recipe, job: Job, workshop: Workshop) -> Timed:
@@ -146,22 +161,19 @@ def _is_trained(recipe: Recipe, workshop: Workshop) -> bool:
     return workshop.store.has_folder(f"prefixes/{prefix_id(recipe.torch, workshop.bundle.manifest.digest)}")
 
 
-def _short_training(recipe: Recipe, plan: Plan, job: Job, workshop: Workshop) -> tuple[Outcome | None, float]:
+def _short_training(recipe: Recipe, job: Job, workshop: Workshop) -> tuple[float, float]:
+    """The metric after a short training, and the seconds that the full one is expected to take."""
     short, bundle = recipe.shortened(workshop.bundle), workshop.bundle
     with working_on(None, job):
         prefix = make_prefix(short.torch, workshop)
     validation = bundle.split("validation")
     metric = bundle.score(bundle.predict(prefix.module, validation), validation, original_validation(workshop))
-    estimate = _SLOWER * prefix.training_seconds * _work(recipe, workshop) / _work(short, workshop)
-    left = plan.deadline - time.time()
-    if not bundle.metric.meets(metric, plan.short_floor):
-        status, reason = FAILS, f"hopeless: {metric:.4g} after a short training, {plan.short_floor:.4g} is asked for"
-    elif estimate > left:
-        status, reason = NO_TIME, f"no time: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
-    else:
-        return None, metric
-    line = row(recipe, job, workshop, state="pruned", rung="short", metric=metric, reason=reason)
-    return Outcome(status=status, rows=(line,), short_metric=metric), metric
+    return metric, _SLOWER * prefix.training_seconds * _work(recipe, workshop) / _work(short, workshop)
+
+
+def _stopped(status: Status, recipe: Recipe, short_metric: float, reason: str, job: Job, workshop: Workshop) -> Outcome:
+    line = row(recipe, job, workshop, state="pruned", rung="short", metric=short_metric, reason=reason)
+    return Outcome(status=status, rows=(line,), short_metric=short_metric)
 
 
 def _work(recipe: Recipe, workshop: Workshop) -> float:

@@ -98,7 +98,7 @@ class TorchTechnique:
         shorten: A much cheaper config that tells early how well the full one will do; None when it does not train.
         prepare: What all trainings share and the store keeps; done before the clock starts.
         work: How many samples it trains on, all passes together: what its time grows with.
-        lengthen: A config that trains so many times as long.
+        scale: A config that trains so many times as long (less than 1: shorter); None when not even its least fits.
     """
 
     name: str
@@ -110,7 +110,7 @@ class TorchTechnique:
     shorten: Callable[[Any, Bundle], Config] | None = None
     prepare: Callable[[Workshop], object] | None = None
     work: Callable[[Any, Bundle], float] | None = None
-    lengthen: Callable[[Any, int], Config] | None = None
+    scale: Callable[[Any, float], Config | None] | None = None
 
     @property
     def trains(self) -> bool:

@@ -105,9 +105,10 @@ def shorten(config: DistillationConfig, bundle: Bundle) -> DistillationConfig:
     return replace(config, epochs=math.ceil(steps / steps_per_epoch), samples=min(samples, steps * config.batch_size))
 
 
-def lengthen(config: DistillationConfig, times: int) -> DistillationConfig:
-    """So many times the epochs, on one longer cycle."""
-    return replace(config, epochs=config.epochs * times)
+def scale(config: DistillationConfig, times: float) -> DistillationConfig | None:
+    """So many times the epochs, rounded down, on one cycle; None when that is less than one."""
+    epochs = int(config.epochs * times)
+    return replace(config, epochs=epochs) if epochs >= 1 else None
 
 
 def work(config: DistillationConfig, bundle: Bundle) -> float:
@@ -301,6 +302,6 @@ TECHNIQUES.register(DistillationConfig.technique)(
         shorten=shorten,
         prepare=teacher_outputs,
         work=work,
-        lengthen=lengthen,
+        scale=scale,
     )
 )

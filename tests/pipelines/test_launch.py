@@ -1,0 +1,85 @@
+"""The launcher: what counts as success, what a failure tells, and what orchestration costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanloop.core.files import write_json
+from leanloop.core.workspace import with_absolute_paths
+from leanloop.pipelines.launch import Run, RunError, finish, new_run, orchestration_share, stop
+from tests.conftest import Project
+
+
+def write_events(run: Run, *events: dict[str, Any]) -> None:
+    run.events.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def event(time: float, kind: str, step: str = "", **fields: Any) -> dict[str, Any]:
+    return {"time": time, "kind": kind, "step": step, **fields}
+
+
+def test_success_without_a_release_is_a_failure(tmp_path: Path) -> None:
+    # Trap C: KFP's runners can report success for a task that failed.
+    with pytest.raises(RunError, match="without a release"):
+        finish(Run(tmp_path), status=0)
+
+
+def test_a_failed_step_is_named_with_what_it_said(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    write_events(
+        run,
+        event(0, "run_started"),
+        event(1, "step_started", "analyze"),
+        event(2, "step_failed", "analyze", error="The model answers NaN."),
+    )
+    with pytest.raises(RunError, match=r"step analyze[\s\S]*answers NaN[\s\S]*run again"):
+        finish(run, status=1)
+
+
+def test_orchestration_is_what_no_step_covers_and_parallel_workers_count_once(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    write_events(
+        run,
+        event(0, "run_started"),
+        event(1, "step_started", "analyze"),
+        event(3, "step_finished", "analyze"),
+        event(4, "step_started", "optimize", worker=0),
+        event(4, "step_started", "optimize", worker=1),
+        event(6, "step_finished", "optimize", worker=0),
+        event(9, "step_finished", "optimize", worker=1),
+        event(10, "run_finished"),
+    )
+    assert orchestration_share(run) == (10, pytest.approx(0.3))
+
+
+def test_a_request_holds_nothing_relative(project: Project) -> None:
+    run = new_run(with_absolute_paths(project.settings, project.folder), project.folder)
+    request = json.loads(run.request.read_text())
+    assert Path(request["project"]).is_absolute()
+    assert request["workers"] == [0, 1]
+    assert json.loads(request["settings"])["workspace"] == str(project.folder / ".leanloop")
+
+
+def test_results_are_found_by_step(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for step, output in (("deploy", "release"), ("benchmark", "benchmark")):
+        (tmp_path / "pipeline" / step / output).mkdir(parents=True)
+    write_json(run.outputs, {"release": str(tmp_path / "pipeline/deploy/release")})
+    assert run.step_folder("benchmark") == tmp_path / "pipeline/benchmark/benchmark"
+
+
+def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
+    code = "import subprocess, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    grandchild = int(process.stdout.readline())
+    stop(process)
+    import psutil
+
+    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
