@@ -38,10 +38,12 @@ class Prefix:
     Attributes:
         module: In eval mode.
         training_seconds: What fine-tuning it cost when it was made.
+        seconds_per_sample: Of that fine-tuning, once warm.
     """
 
     module: nn.Module
     training_seconds: float
+    seconds_per_sample: float
 
 
 def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
@@ -53,7 +55,7 @@ def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
             folder.mkdir()
             _apply(configs, workshop, folder)
             workshop.store.put_folder(key, folder)
-        return Prefix(_restore(folder, workshop.bundle), float(read_json(folder / _COST)["training_seconds"]))
+        return Prefix(_restore(folder, workshop.bundle), **read_json(folder / _COST))
 
 
 def make_onnx(configs: Sequence[Config], workshop: Workshop, path: Path) -> None:
@@ -110,7 +112,8 @@ def rebuild(folder: Path, bundle: Bundle) -> nn.Module:
 
 
 def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
-    module, shapes, training_seconds = workshop.bundle.module(), [], 0.0
+    module, shapes = workshop.bundle.module(), []
+    cost = {"training_seconds": 0.0, "seconds_per_sample": 0.0}
     for config in configs:
         technique = _torch_technique(config.technique)
         if technique.prepare is not None:
@@ -118,13 +121,14 @@ def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
         started = time.monotonic()
         record = technique.apply(module, config, workshop)
         if technique.trains:
-            training_seconds += time.monotonic() - started
+            cost["training_seconds"] += time.monotonic() - started
+            cost["seconds_per_sample"] += record
         if technique.rebuild is not None:
             shapes.append([technique.name, record])
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     safetensors.torch.save_file(state, folder / _WEIGHTS)
     write_json(folder / _SHAPES, shapes)
-    write_json(folder / _COST, {"training_seconds": training_seconds})
+    write_json(folder / _COST, cost)
 
 
 def _restore(folder: Path, bundle: Bundle) -> nn.Module:

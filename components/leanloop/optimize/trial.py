@@ -60,7 +60,7 @@ def run_trial(job: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Outcome:
-    first, short_metric = groups[0][0], None
+    first, short_metric, cut = groups[0][0], None, False
     if first.torch:
         emit("trial_rung", trial=job.trial, rung="latency")
         timed = [_scan(group[0].untrained(), job, workshop) for group in groups]
@@ -79,12 +79,15 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
         if not groups:
             reason = f"no time: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
             return _stopped(NO_TIME, first, short_metric, reason, job, workshop)
+        cut = groups[0][0] != first
         first = groups[0][0]
     emit("trial_rung", trial=job.trial, rung="full")
     with working_on(None, job):
         make_prefix(first.torch, workshop)
     rows = tuple(line for group in groups for line in _finish(group, job, workshop))
-    return Outcome(status=HOLDS if any(map(holds, rows)) else FAILS, rows=rows, short_metric=short_metric)
+    # What fails after a training that was cut says nothing of the whole one.
+    failed = NO_TIME if cut else FAILS
+    return Outcome(status=HOLDS if any(map(holds, rows)) else failed, rows=rows, short_metric=short_metric)
 
 
 def hopeful(timed: Sequence[tuple[Group, Timed]], best: float | None, goal: GoalSettings) -> list[Group]:
@@ -168,7 +171,7 @@ def _short_training(recipe: Recipe, job: Job, workshop: Workshop) -> tuple[float
         prefix = make_prefix(short.torch, workshop)
     validation = bundle.split("validation")
     metric = bundle.score(bundle.predict(prefix.module, validation), validation, original_validation(workshop))
-    return metric, _SLOWER * prefix.training_seconds * _work(recipe, workshop) / _work(short, workshop)
+    return metric, _SLOWER * prefix.seconds_per_sample * _work(recipe, workshop)
 
 
 def _stopped(status: Status, recipe: Recipe, short_metric: float, reason: str, job: Job, workshop: Workshop) -> Outcome:

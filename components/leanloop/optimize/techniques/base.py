@@ -75,7 +75,10 @@ class Workshop:
 
 
 ApplyTorch = Callable[[nn.Module, Any, Workshop], Any]
-"""``(module, config, workshop) -> record``: changes the module in place; the record is JSON for `RebuildTorch`."""
+"""``(module, config, workshop) -> record``: changes the module in place; the record is JSON for `RebuildTorch`.
+
+What trains returns the seconds per sample that it took once warm: what a longer training is expected to take.
+"""
 
 RebuildTorch = Callable[[nn.Module, Any, Bundle], None]
 """``(fresh module, record, bundle)``: gives it the shapes that `ApplyTorch` gave; weights are loaded afterwards."""

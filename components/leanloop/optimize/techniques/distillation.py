@@ -17,6 +17,7 @@ import ctypes
 import math
 import platform
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,8 +147,11 @@ def regression_loss(student: Tensor, teacher: Tensor, targets: Tensor | None, al
     return alpha * functional.mse_loss(student, targets.reshape(student.shape)) + (1 - alpha) * soft
 
 
-def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) -> None:
+def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) -> float:
     """Fine-tune in place; batches are drawn from whole tensors in memory, and wait while somebody measures.
+
+    Returns:
+        Seconds per sample, by the median step.
 
     Raises:
         TrialError: The loss is no longer a number.
@@ -166,11 +170,12 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
     steps_per_epoch = max(1, len(split) // config.batch_size)
     steps = config.epochs * steps_per_epoch
     optimizer, schedule = _optimizer(module, config, steps)
-    turn, step = TrainingTurn(), 0
+    turn, durations = TrainingTurn(), []
     try:
         for _ in range(config.epochs):
             permuted = torch.from_numpy(order.permutation(len(split)))
             for batch in torch.split(permuted, config.batch_size)[:steps_per_epoch]:
+                started = time.perf_counter()
                 with turn:
                     with torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
                         result = module(*(_channels_last(values[batch]) for values in inputs))
@@ -185,7 +190,8 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     schedule.step()
-                step += 1
+                durations.append(time.perf_counter() - started)
+                step = len(durations)
                 if step % _EVENT_STEPS == 0 or step == steps:
                     value = float(loss.detach())
                     if not math.isfinite(value):
@@ -195,6 +201,7 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
         turn.close()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     module.eval()
+    return float(np.median(durations)) / min(config.batch_size, len(split))
 
 
 def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
