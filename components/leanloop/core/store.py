@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -85,13 +83,3 @@ class Store:
             return []
         root = self._root.rstrip("/")
         return sorted(name.removeprefix(root).lstrip("/") for name in self._files.find(path) if name.endswith(".json"))
-
-
-def scratch_folder(prefix: str) -> Path:
-    """A new private folder in the system's temporary place; the caller removes it."""
-    return Path(tempfile.mkdtemp(prefix=f"leanloop-{prefix}-"))
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a scratch folder and all in it."""
-    shutil.rmtree(folder)

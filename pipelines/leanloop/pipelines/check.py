@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from leanloop.core.contracts import BundleManifest
 from leanloop.core.errors import ServingError, SettingsError, StoreError, UnsupportedError
 from leanloop.core.settings import Settings
-from leanloop.core.store import remove_folder, scratch_folder
 from leanloop.core.workspace import Workspace
 
 _NEEDED_DISK_BYTES = 1 << 30
@@ -34,11 +34,8 @@ def check(settings: Settings, project: Path) -> BundleManifest:
     _check_serving(settings)
     from leanloop.bundle import pack
 
-    folder = scratch_folder("check")
-    try:
-        manifest = pack(settings, project, folder / "bundle")
-    finally:
-        remove_folder(folder)
+    with tempfile.TemporaryDirectory(prefix="leanloop-check-") as folder:
+        manifest = pack(settings, project, Path(folder) / "bundle")
     _check_constraints(settings, manifest)
     return manifest
 

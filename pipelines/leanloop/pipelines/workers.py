@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 
 from leanloop.core.child import run_limited
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
-from leanloop.core.store import scratch_folder
 
 _GRACE_SECONDS = 1800.0
 
@@ -33,7 +33,7 @@ def run_workers(settings: Settings, *, bundle: Path, analysis: Path, out: Path) 
                         "candidates": str(folder / f"worker-{worker}"),
                         "worker": worker,
                     },
-                    folder=scratch_folder(f"worker-{worker}"),
+                    folder=Path(tempfile.mkdtemp(prefix=f"leanloop-worker-{worker}-")),
                     timeout_seconds=settings.optimize.budget_minutes * 60 + _GRACE_SECONDS,
                     memory_bytes=2 * settings.optimize.trial_memory_bytes,
                 )
