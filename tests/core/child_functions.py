@@ -41,3 +41,15 @@ def eat() -> None:
     for index in range(0, len(hoard), 4096):
         hoard[index] = 1
     time.sleep(60)
+
+
+KEPT: list[bytearray] = []
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def keep() -> int:
+    KEPT.append(bytearray(b"x") * (250 << 20))
+    return os.getpid()

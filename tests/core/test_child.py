@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from leanloop.core.child import run_limited
+from leanloop.core.child import Child, run_limited
 from leanloop.core.errors import ChildError, DataError
 
 HERE = "tests.core.child_functions"
@@ -83,3 +83,38 @@ def gone(pid: int) -> bool:
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     return False
+
+
+def test_a_child_serves_several_calls_in_one_process(tmp_path: Path) -> None:
+    with Child() as child:
+        first = serve(child, "pid", tmp_path / "1")
+        assert serve(child, "pid", tmp_path / "2") == first
+        with pytest.raises(ChildError, match="KeyError"):
+            serve(child, "fail_otherwise", tmp_path / "3")
+        assert serve(child, "pid", tmp_path / "4") == first
+    assert "Traceback" in (tmp_path / "3/output.log").read_text()
+    assert (tmp_path / "4/output.log").read_text() == ""
+    assert gone(first)
+
+
+def test_a_child_that_died_is_replaced(tmp_path: Path) -> None:
+    with Child() as child:
+        first = serve(child, "pid", tmp_path / "1")
+        with pytest.raises(ChildError, match="exit status -9"):
+            serve(child, "crash", tmp_path / "2")
+        second = serve(child, "pid", tmp_path / "3")
+        os.kill(second, signal.SIGKILL)
+        with pytest.raises(ChildError, match="exit status -9"):
+            serve(child, "pid", tmp_path / "4")
+        third = serve(child, "pid", tmp_path / "5")
+        assert len({first, second, third}) == 3
+
+
+def test_a_child_that_has_grown_is_replaced(tmp_path: Path) -> None:
+    with Child() as child:
+        first = serve(child, "keep", tmp_path / "1", memory=400 << 20)
+        assert serve(child, "pid", tmp_path / "2") != first
+
+
+def serve(child: Child, name: str, folder: Path, memory: int = 1 << 30) -> Any:
+    return child.call(f"{HERE}:{name}", {}, folder=folder, timeout_seconds=30, memory_bytes=memory)

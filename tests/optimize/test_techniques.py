@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle
-from leanloop.convert import original_outputs
 from leanloop.core.contracts import ModelFiles, RecipeRecord
 from leanloop.core.errors import SettingsError, TrialError
 from leanloop.core.settings import GoalSettings
@@ -31,7 +30,7 @@ from leanloop.optimize.techniques import (
     ort_dynamic_int8,
     ort_static_int8,
 )
-from leanloop.runtime import open_session, predict
+from leanloop.runtime import open_session, original_outputs, predict
 
 NAMES = list(TECHNIQUES)
 GRAPH = [name for name in NAMES if isinstance(TECHNIQUES[name], GraphTechnique)]

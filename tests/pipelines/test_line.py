@@ -70,6 +70,30 @@ def test_no_condition_and_no_loop_over_a_named_output(spec: dict[str, Any]) -> N
             assert iterator["items"]["inputParameter"].startswith("pipelinechannel--workers")
 
 
+def test_every_step_is_a_python_component(compiled: str) -> None:
+    # Traps B and D: a condition is evaluated as text, and what a bare container writes is lost locally.
+    executors = yaml.safe_load(compiled)["deploymentSpec"]["executors"].values()
+    assert all("executor_main" in " ".join(executor["container"]["command"]) for executor in executors)
+
+
+def test_cached_steps_write_a_file_at_every_output(spec: dict[str, Any]) -> None:
+    # Trap E: an output without a file (metrics that are only logged) is never found in the cache again.
+    for step in STEPS:
+        outputs = tasks_of(spec)[step][1]["outputDefinitions"]["artifacts"].values()
+        schemas = {output["artifactType"]["schemaTitle"] for output in outputs}
+        assert schemas <= {"system.Artifact", "system.Model"}
+
+
+def test_the_runner_installs_nothing() -> None:
+    # Trap I: by default every task makes a virtual environment over the network.
+    import leanloop.pipelines.local as module
+
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)]
+    runners = [call for call in calls if getattr(call.func, "attr", "") == "SubprocessRunner"]
+    assert len(runners) == 1
+    assert [(word.arg, ast.literal_eval(word.value)) for word in runners[0].keywords] == [("use_venv", False)]
+
+
 def test_no_pipeline_parameter_defaults_to_none() -> None:
     # Trap H: it fails locally with "Unknown value type".
     for parameter in inspect.signature(optimize.pipeline_func).parameters.values():

@@ -84,6 +84,82 @@ def test_trap_a_condition_on_a_named_output_is_skipped_and_reported_as_success(t
     assert not (tmp_path / "acted").exists()
 
 
+def test_trap_b_a_quote_in_a_compared_text_skips_the_branch(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        @component
+        def name() -> str:
+            return "it's"
+
+        @component
+        def act():
+            open("acted", "w").close()
+
+        @dsl.pipeline(name="trap")
+        def pipeline():
+            with dsl.If(name().output != "other"):
+                act()
+
+        pipeline()
+        """,
+    )
+    assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "acted").exists()
+
+
+def test_trap_d_a_containers_artifact_is_lost(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        @dsl.container_component
+        def make(out: dsl.Output[dsl.Model]):
+            return dsl.ContainerSpec(image="none", command=["sh", "-c"], args=["echo made > $0", out.path])
+
+        @component
+        def use(part: dsl.Input[dsl.Model]):
+            print("USED", open(part.path).read())
+
+        @dsl.pipeline(name="trap")
+        def pipeline():
+            use(part=make().outputs["out"])
+
+        pipeline()
+        """,
+    )
+    assert done.returncode != 0
+    assert "USED" not in done.stdout
+
+
+def test_trap_e_code_in_an_imported_module_is_not_in_the_cache_key(tmp_path: Path) -> None:
+    body = """
+    import os
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=os.getcwd() + "/root", enable_caching=True)
+
+    @component
+    def work(code_version: str) -> str:
+        import helper
+        return helper.ANSWER
+
+    @dsl.pipeline(name="cached")
+    def pipeline(code_version: str) -> str:
+        return work(code_version=code_version).output
+
+    print("RESULT", pipeline(code_version=os.environ["CODE_VERSION"]).outputs["Output"])
+    """
+    helper = tmp_path / "helper.py"
+
+    def answer(code: str, version: str) -> str:
+        helper.write_text(f"ANSWER = {code!r}")
+        done = run_script(tmp_path, body, CODE_VERSION=version, PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.rpartition("RESULT ")[2].strip()
+
+    assert answer("first", "1") == "first"
+    assert answer("second", "1") == "first"
+    assert answer("second", "2") == "second"
+
+
 def test_trap_j_a_folder_of_the_owner_does_not_shadow_packages_in_our_environment(tmp_path: Path) -> None:
     (tmp_path / "yaml").mkdir()
     (tmp_path / "yaml/__init__.py").write_text("raise RuntimeError('shadowed')")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle, pack
-from leanloop.convert import original_outputs
 from leanloop.core.contracts import (
     Artifact,
     Artifacts,
@@ -21,7 +20,8 @@ from leanloop.core.contracts import (
     VariantBenchmark,
 )
 from leanloop.core.settings import parse_settings
-from leanloop.runtime import open_session, predict
+from leanloop.core.workspace import with_absolute_paths
+from leanloop.runtime import open_session, original_outputs, predict
 from leanloop.select import choose, read_evidence
 
 LATENCIES = {"original-pytorch-fp32": 3.0, "candidate": 0.5}
@@ -33,7 +33,7 @@ def packed(project, tmp_path):
     """Opens a bundle of the project, and a candidate that is a copy of its original."""
 
     def make(**document):
-        settings = parse_settings({**project.document, **document}, source="test")
+        settings = with_absolute_paths(parse_settings({**project.document, **document}, source="test"), tmp_path)
         pack(settings, project.folder, tmp_path / "bundle")
         bundle = Bundle(tmp_path / "bundle")
         folder = tmp_path / "artifacts"

@@ -24,6 +24,7 @@ from leanloop.core.contracts import Analysis, LayerSensitivity, ModelFiles, Oper
 from leanloop.core.events import progress
 from leanloop.core.hardware import hardware_id, instruction_sets
 from leanloop.core.settings import Settings
+from leanloop.core.store import Store
 from leanloop.runtime import open_session, predict
 from leanloop.runtime.pytorch import MEMORY_FORMATS
 
@@ -32,7 +33,7 @@ LATENCY_SECONDS = 0.5
 LAYER_SECONDS = 1.0
 
 
-def analyze(bundle: Bundle, settings: Settings) -> Analysis:
+def analyze(bundle: Bundle, settings: Settings, store: Store | None = None) -> Analysis:
     """Measure a model at the goal's batch size and number of threads, and say what could make it leaner.
 
     MACs, bytes and shapes are those of one sample; times are those of one batch. A bundle with a factory is shown by
@@ -42,20 +43,21 @@ def analyze(bundle: Bundle, settings: Settings) -> Analysis:
     Args:
         bundle: The original, its data and its metric.
         settings: The goal's ``batch_size``, ``threads``, ``minimise`` and ``max_accuracy_drop``, and the targets.
+        store: Keeps the export to ONNX, for the steps that follow.
 
     Raises:
         ConversionError: The model cannot be exported to ONNX, which every target needs.
         DataError: The metric needs labels and the validation split has none.
     """
     with TemporaryDirectory(prefix="leanloop-analyze-") as scratch:
-        return _analyze(bundle, settings, Path(scratch))
+        return _analyze(bundle, settings, store, Path(scratch))
 
 
-def _analyze(bundle: Bundle, settings: Settings, folder: Path) -> Analysis:
+def _analyze(bundle: Bundle, settings: Settings, store: Store | None, folder: Path) -> Analysis:
     goal = settings.goal
     progress(0, 100, "exporting to ONNX")
-    file = folder / "original.onnx"
-    fp32_onnx(bundle, file)
+    file = folder / "model.onnx"
+    fp32_onnx(bundle, file, store)
     graph = Graph(file, _parameters(bundle))
     sample, batch = batch_of(bundle.samples, 1), batch_of(bundle.samples, goal.batch_size)
     progress(20, 100, "asking the targets about the operators")

@@ -90,7 +90,7 @@ def _predict_all(
     validation, found = bundle.split("validation"), {}
     for number, artifact in enumerate(artifacts.artifacts):
         progress(number, len(artifacts.artifacts), f"predicting with {_label(artifact)}")
-        session = open_session(artifact.model, folder / artifact.id, threads=settings.goal.threads, bundle=bundle)
+        session = open_session(artifact.model, folder / artifact.id, threads=usable_cores(), bundle=bundle)
         try:
             outputs = predict(session, validation, outputs=bundle.manifest.outputs)
         finally:

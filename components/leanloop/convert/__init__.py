@@ -11,7 +11,6 @@ from leanloop.convert.onnxruntime import onnx_model_files
 from leanloop.convert.openvino import ir_model_files, load_graph, openvino_model_files, save_ir
 from leanloop.convert.parity import LIMITS, Limits, check_parity, compare, parity_samples
 from leanloop.convert.targets import TARGETS, Target
-from leanloop.runtime import original_outputs
 
 __all__ = [
     "LIMITS",
@@ -27,7 +26,6 @@ __all__ = [
     "load_graph",
     "onnx_model_files",
     "openvino_model_files",
-    "original_outputs",
     "parity_samples",
     "save_ir",
 ]

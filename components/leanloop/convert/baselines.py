@@ -14,21 +14,23 @@ from leanloop.convert.targets import TARGETS
 from leanloop.core.contracts import Artifact, ModelFiles
 from leanloop.core.errors import ConversionError
 from leanloop.core.events import progress
+from leanloop.core.store import Store
 
 
-def baselines(bundle: Bundle, folder: Path, targets: Sequence[str], *, threads: int = 1) -> list[Artifact]:
+def baselines(
+    bundle: Bundle, folder: Path, targets: Sequence[str], *, threads: int = 1, store: Store | None = None
+) -> list[Artifact]:
     """Write ``folder/original-<runtime>-fp32/`` for PyTorch eager, ONNX Runtime and the targets that can run here.
 
     OpenVINO is forced to f32. ONNX Runtime is always among them: its file is the first release. An original that is
-    an ONNX file has no PyTorch baseline.
+    an ONNX file has no PyTorch baseline. The store keeps the export.
 
     Raises:
         ConversionError: The original cannot be exported, or a baseline does not answer as it does.
     """
     progress(0, 3, "exporting the original")
     onnx = folder / "original-onnxruntime-fp32" / "model.onnx"
-    onnx.parent.mkdir(parents=True)
-    fp32_onnx(bundle, onnx)
+    fp32_onnx(bundle, onnx, store)
     progress(1, 3, "converting the original")
     models = [_pytorch_files(bundle, folder / "original-pytorch-fp32")] if bundle.has_module else []
     models.append(onnx_model_files(onnx, "fp32"))

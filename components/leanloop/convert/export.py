@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,10 @@ from leanloop.convert.onnxruntime import onnx_model_files
 from leanloop.convert.parity import compare
 from leanloop.core.child import run_limited
 from leanloop.core.errors import ConversionError
+from leanloop.core.files import digest_json
+from leanloop.core.hardware import tool_versions
+from leanloop.core.names import code_version
+from leanloop.core.store import Store
 from leanloop.runtime import Session, open_session
 
 if TYPE_CHECKING:
@@ -59,26 +62,37 @@ def export_onnx(bundle: Bundle, module: nn.Module, path: Path, *, check: bool = 
         program.save(file, external_data=_weight_bytes(module) > _SINGLE_FILE_BYTES)
         if check:
             _check(bundle, file, module)
-        for written in sorted(Path(scratch).iterdir(), reverse=True):
-            written.replace(path.parent / written.name)
+        _move_files(Path(scratch), path.parent)
 
 
-def fp32_onnx(bundle: Bundle, path: Path) -> None:
+def fp32_onnx(bundle: Bundle, path: Path, store: Store | None = None) -> None:
     """Write the original as an fp32 ONNX file, whatever its kind; in a limited child, since its code may hang.
+
+    Args:
+        bundle: The original.
+        path: The ``.onnx`` file to write.
+        store: Keeps the file, so that steps and runs share one export.
 
     Raises:
         ConversionError: It cannot be exported, or its batch axis is fixed.
         ChildError: It took too long or too much memory.
     """
-    folder = path.parent / f".{path.stem}-export"
-    run_limited(
-        "leanloop.convert.export:write_original",
-        {"bundle": str(bundle.folder), "path": str(path.resolve())},
-        folder=folder,
-        timeout_seconds=EXPORT_SECONDS,
-        memory_bytes=EXPORT_BYTES,
-    )
-    shutil.rmtree(folder)
+    key = "exports/" + digest_json([path.name, bundle.manifest.digest, code_version(), tool_versions()])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        folder, log = Path(scratch) / "export", Path(scratch) / "log"
+        if store is None or not store.get_folder(key, folder):
+            folder.mkdir()
+            run_limited(
+                "leanloop.convert.export:write_original",
+                {"bundle": str(bundle.folder), "path": str((folder / path.name).resolve())},
+                folder=log,
+                timeout_seconds=EXPORT_SECONDS,
+                memory_bytes=EXPORT_BYTES,
+            )
+            if store is not None:
+                store.put_folder(key, folder)
+        _move_files(folder, path.parent)
 
 
 def write_original(bundle: str, path: str) -> None:
@@ -100,8 +114,13 @@ def _copy_onnx(bundle: Bundle, path: Path) -> None:
         large = bundle.manifest.weights_bytes > _SINGLE_FILE_BYTES or model.ByteSize() > _SINGLE_FILE_BYTES
         onnx.save(model, file, save_as_external_data=large, location=f"{path.name}.data")
         _check(bundle, file, None)
-        for written in sorted(Path(scratch).iterdir(), reverse=True):
-            written.replace(path.parent / written.name)
+        _move_files(Path(scratch), path.parent)
+
+
+def _move_files(source: Path, destination: Path) -> None:
+    # The weights go first: the file that names them appears when they are there.
+    for file in sorted(source.iterdir(), reverse=True):
+        file.replace(destination / file.name)
 
 
 def _exported(bundle: Bundle, module: nn.Module) -> torch.onnx.ONNXProgram:

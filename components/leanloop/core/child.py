@@ -1,7 +1,8 @@
 """One runner for limited child processes: loading, conversion and trials go through it.
 
-The child is a fresh interpreter that imports a function by name and calls it with JSON arguments. Its time and memory
-are limited, its output is kept, and a script that repeats the very call is written before it starts.
+A child is a fresh interpreter that imports functions by name and calls them with JSON arguments, one after another, so
+that what they import is paid for once. Each call's time and memory are limited, its output is kept, and a script that
+repeats it is written before it starts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import pickle
 import resource
+import selectors
 import shlex
 import signal
 import subprocess
@@ -20,7 +22,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 
@@ -38,86 +41,130 @@ def run_limited(
     folder: Path,
     timeout_seconds: float,
     memory_bytes: int,
-    niceness: int = 0,
 ) -> Any:
-    """Call ``module:function`` with keyword arguments in a child process, under limits.
+    """Call ``module:function`` in a child process of its own; see `Child.call`."""
+    with Child() as child:
+        return child.call(
+            function, arguments, folder=folder, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes
+        )
 
-    Args:
-        function: What to call, as ``module:function``. It must return a JSON value.
-        arguments: JSON keyword arguments.
-        folder: Where ``reproduce.sh``, ``call.json`` and ``output.log`` are written.
-        timeout_seconds: Wall-clock limit.
-        memory_bytes: Limit on the resident memory of the child and its descendants, watched every 0.2 s.
-        niceness: Added to the child's scheduling niceness.
 
-    Returns:
-        What the function returned.
+class Child:
+    """A child process that serves calls one after another; it starts with the first, and anew after one that failed it.
 
-    Raises:
-        LeanloopError: The one that the function raised, as it was.
-        ChildError: Another exception, a crash, or a limit; with the end of its output and the script to repeat it.
+    Use it as a context manager: at the end the process and all its descendants are ended.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    call, log, script = folder / "call.json", folder / "output.log", folder / "reproduce.sh"
-    write_text(call, json.dumps({"function": function, "arguments": arguments}, indent=2))
-    command = [sys.executable, "-m", "leanloop.core.child", str(call)]
-    write_text(script, f"#!/bin/sh\n# Repeats this call, with the same arguments.\nexec {shlex.join(command)}\n")
-    script.chmod(0o755)
-    with tempfile.TemporaryDirectory(prefix="leanloop-child-") as scratch:
-        answer = Path(scratch) / "answer.pickle"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, str(answer)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=lambda: _prepare(niceness),
-            )
-            exceeded = _watch(process, timeout_seconds, memory_bytes)
-        if exceeded is None and answer.exists():
-            # Written by our own child into a private folder: an exception keeps its type only through pickle.
-            succeeded, value = pickle.loads(answer.read_bytes())
-            if succeeded:
-                return value
-            if isinstance(value, LeanloopError):
-                raise value
-            raise ChildError("A child process failed.", where=str(log), value=value, fix=f"Repeat it with {script}.")
-    raise ChildError(
-        exceeded or f"A child process died with exit status {process.returncode}.",
-        where=function,
-        value=_tail(log),
-        fix=f"Repeat it with {script}, or raise its limit in the settings.",
-    )
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and its descendants."""
+        process, self._process = self._process, None
+        if process is not None:
+            _kill_group(process)
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):  # closing flushes a request that nobody reads any more
+                    pipe.close()
+
+    def call(
+        self, function: str, arguments: dict[str, Any], *, folder: Path, timeout_seconds: float, memory_bytes: int
+    ) -> Any:
+        """Call ``module:function`` with keyword arguments, under limits.
+
+        Args:
+            function: What to call, as ``module:function``. It must return a JSON value.
+            arguments: JSON keyword arguments.
+            folder: Where ``reproduce.sh``, ``call.json`` and ``output.log`` are written.
+            timeout_seconds: Wall-clock limit.
+            memory_bytes: Limit on the resident memory of the child and its descendants, watched every 0.2 s. A child
+                that ends a call with more than half of it does not serve another.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            LeanloopError: The one that the function raised, as it was.
+            ChildError: Another exception, a crash, or a limit; with the end of its output and the script to repeat it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        call, log, script = folder / "call.json", folder / "output.log", folder / "reproduce.sh"
+        write_text(call, json.dumps({"function": function, "arguments": arguments}, indent=2))
+        command = [sys.executable, "-m", "leanloop.core.child", str(call)]
+        write_text(script, f"#!/bin/sh\n# Repeats this call, with the same arguments.\nexec {shlex.join(command)}\n")
+        script.chmod(0o755)
+        log.write_bytes(b"")
+        with tempfile.TemporaryDirectory(prefix="leanloop-child-") as scratch:
+            answer = Path(scratch) / "answer.pickle"
+            process = self._process = self._process or _start(log)
+            try:
+                exceeded = _serve_one(process, (call, log, answer), timeout_seconds, memory_bytes)
+            except BaseException:
+                self.close()
+                raise
+            if answer.exists() and exceeded is None:
+                if resident_bytes(process.pid) > memory_bytes // 2:
+                    self.close()
+                return _value(answer, log, script)
+            self.close()
+        raise ChildError(
+            exceeded or f"A child process died with exit status {process.returncode}.",
+            where=function,
+            value=_tail(log),
+            fix=f"Repeat it with {script}, or raise its limit in the settings.",
+        )
 
 
-def _prepare(niceness: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if niceness:
-        os.nice(niceness)
+def _start(log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "leanloop.core.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+        )
 
 
-def _watch(process: subprocess.Popen[bytes], timeout_seconds: float, memory_bytes: int) -> str | None:
-    # RLIMIT_AS would count the tens of GiB that math libraries reserve without using, so the resident size is watched.
+def _serve_one(
+    process: subprocess.Popen[bytes], request: tuple[Path, ...], timeout_seconds: float, memory_bytes: int
+) -> str | None:
+    """Send a request and wait for its end; says which limit it exceeded."""
+    assert process.stdin is not None
+    assert process.stdout is not None
     deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            process.wait(_WATCH_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        except BaseException:
-            _kill_group(process)
-            raise
-        else:
-            _kill_group(process)
-            return None
-        if time.monotonic() > deadline:
-            _kill_group(process)
-            return f"A child process ran longer than {timeout_seconds:g} s and was ended."
-        used = resident_bytes(process.pid)
-        if used > memory_bytes:
-            _kill_group(process)
-            return f"A child process used {used >> 20} MiB, more than its {memory_bytes >> 20} MiB, and was ended."
+    with contextlib.suppress(BrokenPipeError):  # it died in its sleep: seen below, as the end of its answers
+        process.stdin.write(json.dumps([str(path) for path in request]).encode() + b"\n")
+        process.stdin.flush()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        # RLIMIT_AS would count the tens of GiB that math libraries reserve without using: the resident size is watched.
+        while not selector.select(_WATCH_SECONDS) and process.poll() is None:
+            if time.monotonic() > deadline:
+                return f"A child process ran longer than {timeout_seconds:g} s and was ended."
+            used = resident_bytes(process.pid)
+            if used > memory_bytes:
+                return f"A child process used {used >> 20} MiB, more than its {memory_bytes >> 20} MiB, and was ended."
+    process.stdout.readline()
+    return None
+
+
+def _value(answer: Path, log: Path, script: Path) -> Any:
+    # Written by our own child into a private folder: an exception keeps its type only through pickle.
+    succeeded, value = pickle.loads(answer.read_bytes())
+    if succeeded:
+        return value
+    if isinstance(value, LeanloopError):
+        raise value
+    raise ChildError("A child process failed.", where=str(log), value=value, fix=f"Repeat it with {script}.")
 
 
 def resident_bytes(pid: int) -> int:
@@ -160,16 +207,16 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _main(call: str, answer: str | None) -> None:
-    request = json.loads(Path(call).read_text(encoding="utf-8"))
+def _call(path: Path) -> Any:
+    request = json.loads(path.read_text(encoding="utf-8"))
     module, _, name = request["function"].partition(":")
-    if answer is None:
-        print(json.dumps(getattr(importlib.import_module(module), name)(**request["arguments"]), indent=2))
-        return
-    _die_with_parent()
+    return getattr(importlib.import_module(module), name)(**request["arguments"])
+
+
+def _answer(call: Path, answer: Path) -> None:
     outcome: tuple[bool, Any]
     try:
-        outcome = (True, getattr(importlib.import_module(module), name)(**request["arguments"]))
+        outcome = (True, _call(call))
     except LeanloopError as error:
         outcome = (False, error)
     except Exception as error:  # noqa: BLE001 - the process boundary: everything goes to the parent
@@ -177,10 +224,30 @@ def _main(call: str, answer: str | None) -> None:
 
         traceback.print_exc()
         outcome = (False, f"{type(error).__name__}: {error}")
-    temporary = Path(f"{answer}.part")
+    temporary = answer.with_suffix(".part")
     temporary.write_bytes(pickle.dumps(outcome))
     temporary.rename(answer)
 
 
+def _serve() -> None:
+    _die_with_parent()
+    # The parent's pipes are kept for us alone: what the functions read and print goes elsewhere.
+    requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "wb", buffering=0)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for line in requests:
+        call, log, answer = map(Path, json.loads(line))
+        with log.open("ab") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        _answer(call, answer)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        replies.write(b"\n")
+
+
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+    if len(sys.argv) > 1:
+        print(json.dumps(_call(Path(sys.argv[1])), indent=2))
+    else:
+        _serve()

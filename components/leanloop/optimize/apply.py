@@ -17,8 +17,7 @@ import safetensors.torch
 from torch import nn
 
 from leanloop.bundle import Bundle
-from leanloop.convert import TARGETS, export_onnx
-from leanloop.convert.export import write_original
+from leanloop.convert import TARGETS, export_onnx, fp32_onnx
 from leanloop.core.contracts import Candidate, ModelFiles
 from leanloop.core.errors import StoreError
 from leanloop.core.files import read_json, write_json
@@ -60,15 +59,13 @@ def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
 
 def make_onnx(configs: Sequence[Config], workshop: Workshop, path: Path) -> None:
     """Write the fp32 ONNX file after some PyTorch techniques, or of the original when there are none."""
-    digest = workshop.bundle.manifest.digest
-    key = f"exports/{prefix_id(configs, digest)}"
+    if not configs:
+        fp32_onnx(workshop.bundle, path, workshop.store)
+        return
+    key = f"exports/{prefix_id(configs, workshop.bundle.manifest.digest)}"
     if not workshop.store.get_folder(key, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if configs:
-            export_onnx(workshop.bundle, make_prefix(configs, workshop).module, path)
-        else:
-            # Not `fp32_onnx`, which starts a limited child: a trial is one already.
-            write_original(str(workshop.bundle.folder), str(path))
+        export_onnx(workshop.bundle, make_prefix(configs, workshop).module, path)
         workshop.store.put_folder(key, path.parent)
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from leanloop.benchmark import noninferiority, quick_latency
 from leanloop.benchmark.latency import batch_of
 from leanloop.bundle import Arrays, Bundle
-from leanloop.convert import original_outputs
 from leanloop.core.contracts import Candidate, ModelFiles, RecipeRecord, TrialRow
 from leanloop.core.errors import LeanloopError, TrialError
 from leanloop.core.files import write_json, write_text
@@ -28,7 +26,7 @@ from leanloop.optimize.objective import HOLDS_ACCURACY
 from leanloop.optimize.plan import Job
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.techniques import Workshop
-from leanloop.runtime import open_session, predict
+from leanloop.runtime import kept_original_outputs, open_session, predict
 
 CURRENT = "current.json"
 """In a child's folder: the recipe it is working on, so that a crash is laid at the right door."""
@@ -134,18 +132,8 @@ def holds_accuracy(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -
 
 
 def original_validation(workshop: Workshop) -> Arrays:
-    """The original's outputs on validation, computed once per bundle and kept in the store."""
-    key = f"originals/{workshop.bundle.manifest.digest}"
-    with tempfile.TemporaryDirectory(prefix="leanloop-original-") as scratch:
-        folder = Path(scratch) / "original"
-        if not workshop.store.get_folder(key, folder):
-            folder.mkdir()
-            torch.set_num_threads(workshop.threads)
-            outputs = original_outputs(workshop.bundle, workshop.bundle.split("validation"))
-            np.savez(folder / "validation.npz", allow_pickle=False, **outputs)
-            workshop.store.put_folder(key, folder)
-        with np.load(folder / "validation.npz", allow_pickle=False) as archive:
-            return {name: archive[name] for name in workshop.bundle.manifest.outputs}
+    """The original's outputs on validation, from the store."""
+    return kept_original_outputs(workshop.bundle, workshop.bundle.split("validation"), workshop.store)
 
 
 def replay(bundle: str, recipe: dict[str, Any], goal: dict[str, Any], threads: int) -> dict[str, Any]:

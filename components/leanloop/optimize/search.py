@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from leanloop.bundle import Bundle
-from leanloop.core.child import run_limited
+from leanloop.core.child import Child
 from leanloop.core.contracts import Analysis, Candidates, RecipeRecord, TrialRow
 from leanloop.core.errors import ChildError, LeanloopError
 from leanloop.core.events import emit, progress
@@ -97,23 +97,24 @@ class Search:
     def run(self) -> None:
         """Take and carry out trials."""
         reserve = _AFTERWARDS * self._clock.budget
-        while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
-            trial = ask(self._study, self._space, self._worker)
-            if trial is None:
-                break
-            self._carry_out(trial)
-            progress(min(self._clock.spent(), self._clock.budget), self._clock.budget, f"trial {trial.number}")
+        with Child() as child:
+            while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
+                trial = ask(self._study, self._space, self._worker)
+                if trial is None:
+                    break
+                self._carry_out(trial, child)
+                progress(min(self._clock.spent(), self._clock.budget), self._clock.budget, f"trial {trial.number}")
         progress(self._clock.budget, self._clock.budget, "search")
 
     def _ended(self) -> int:
         words = [trial.user_attrs.get(STATUS) for trial in self._study.get_trials(deepcopy=False)]
         return sum(word is not None and word != DUPLICATE for word in words)
 
-    def _carry_out(self, trial: optuna.Trial) -> None:
+    def _carry_out(self, trial: optuna.Trial, child: Child) -> None:
         started = time.monotonic()
         emit("trial_started", trial=trial.number, **trial.params)
         try:
-            outcome = Outcome.model_validate(self._run_limited(trial))
+            outcome = Outcome.model_validate(self._run_limited(trial, child))
         except LeanloopError as error:
             outcome = Outcome(status=FAILS, rows=(self._failed_row(trial, error),))
         trial.set_user_attr(STATUS, outcome.status)
@@ -133,8 +134,8 @@ class Search:
             reason=outcome.rows[-1].reason,
         )
 
-    def _run_limited(self, trial: optuna.Trial) -> Any:
-        """Run the trial in a child process; a recipe that brings it down is kept as a failure, and left out."""
+    def _run_limited(self, trial: optuna.Trial, child: Child) -> Any:
+        """Run the trial in the child process; a recipe that brings it down is kept as a failure, and left out."""
         job = Job(
             bundle=str(self._bundle.folder),
             store=store_url(self._settings),
@@ -151,7 +152,7 @@ class Search:
         )
         while True:
             try:
-                return run_limited(
+                return child.call(
                     "leanloop.optimize.trial:run_trial",
                     {"job": job.model_dump(mode="json"), "plan": plan.model_dump(mode="json")},
                     folder=Path(job.folder),

@@ -7,7 +7,17 @@ model is opened, so that a machine without it can do all else.
 from __future__ import annotations
 
 from leanloop.runtime import onnxruntime, openvino, pytorch
-from leanloop.runtime.original import original_outputs
+from leanloop.runtime.original import kept_original_outputs, original_outputs
 from leanloop.runtime.session import RUNTIMES, Session, open_session, predict
 
-__all__ = ["RUNTIMES", "Session", "onnxruntime", "open_session", "openvino", "original_outputs", "predict", "pytorch"]
+__all__ = [
+    "RUNTIMES",
+    "Session",
+    "kept_original_outputs",
+    "onnxruntime",
+    "open_session",
+    "openvino",
+    "original_outputs",
+    "predict",
+    "pytorch",
+]

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
 from leanloop.bundle import Arrays, Bundle, Split
 from leanloop.core.contracts import ModelFiles
+from leanloop.core.files import digest_json
+from leanloop.core.hardware import tool_versions
+from leanloop.core.names import code_version
+from leanloop.core.store import Store
 from leanloop.runtime.session import open_session, predict
 
 
@@ -24,3 +33,16 @@ def original_outputs(bundle: Bundle, split: Split) -> Arrays:
         return predict(session, split, outputs=manifest.outputs)
     finally:
         session.close()
+
+
+def kept_original_outputs(bundle: Bundle, split: Split, store: Store) -> Arrays:
+    """`original_outputs` on one of the bundle's splits, whole; computed once and kept in the store."""
+    key = "originals/" + digest_json([bundle.manifest.digest, split.name, code_version(), tool_versions()])
+    with tempfile.TemporaryDirectory(prefix="leanloop-original-") as scratch:
+        folder = Path(scratch) / "original"
+        if not store.get_folder(key, folder):
+            folder.mkdir()
+            np.savez(folder / "outputs.npz", allow_pickle=False, **original_outputs(bundle, split))
+            store.put_folder(key, folder)
+        with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
+            return {name: archive[name] for name in bundle.manifest.outputs}

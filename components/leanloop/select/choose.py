@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from leanloop.bundle import Bundle, Split
-from leanloop.convert import original_outputs
 from leanloop.core.contracts import Artifacts, Benchmark, Verdict
 from leanloop.core.files import inside
 from leanloop.core.settings import Settings
-from leanloop.runtime import open_session, predict
+from leanloop.core.workspace import Workspace
+from leanloop.runtime import kept_original_outputs, open_session, original_outputs, predict
 from leanloop.select.decision import decide
 from leanloop.select.gate import Evidence
 
@@ -42,7 +42,7 @@ def choose(
     test = bundle.find_split("test")
     if test is None:
         return verdict
-    metric = _test_metric(bundle, test, artifacts, artifacts_folder, verdict.winner, benchmark.threads)
+    metric = _test_metric(bundle, test, artifacts, artifacts_folder, verdict.winner, settings)
     return verdict.model_copy(update={"test_metric": metric, "test_samples": len(test)})
 
 
@@ -65,13 +65,13 @@ def read_evidence(bundle: Bundle, benchmark: Benchmark, folder: Path) -> Evidenc
 
 
 def _test_metric(
-    bundle: Bundle, test: Split, artifacts: Artifacts, folder: Path, winner: str | None, threads: int
+    bundle: Bundle, test: Split, artifacts: Artifacts, folder: Path, winner: str | None, settings: Settings
 ) -> dict[str, float]:
-    original = original_outputs(bundle, test)
+    original = kept_original_outputs(bundle, test, Workspace(settings).store)
     scores = {"original": bundle.score(original, test, original)}
     if winner is not None:
         model = next(artifact.model for artifact in artifacts.artifacts if artifact.id == winner)
-        session = open_session(model, inside(folder, winner), threads=threads, bundle=bundle)
+        session = open_session(model, inside(folder, winner), threads=settings.goal.threads, bundle=bundle)
         try:
             scores["winner"] = bundle.score(predict(session, test), test, original)
         finally:

@@ -30,7 +30,7 @@ def run(settings: Settings, *, bundle: Path, analysis: Path) -> None:
         from leanloop.analyze import analyze
         from leanloop.bundle import Bundle
 
-        found = analyze(Bundle(bundle), settings)
+        found = analyze(Bundle(bundle), settings, store)
         with atomic_folder(analysis) as folder:
             found.save(folder)
         store.put_folder(key, analysis)

@@ -12,6 +12,7 @@ from leanloop.core.errors import ConversionError
 from leanloop.core.events import progress, step_events
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from leanloop.bundle import Bundle
@@ -39,7 +40,8 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
         workers = [Candidates.load(folder) for folder in candidates]
         rejected: dict[str, str] = {}
         with atomic_folder(artifacts) as folder:
-            found = baselines(opened, folder, settings.targets, threads=settings.goal.threads)
+            store = Workspace(settings).store
+            found = baselines(opened, folder, settings.targets, threads=settings.goal.threads, store=store)
             for number, finalist in enumerate(chosen):
                 progress(number, len(chosen), f"checking {finalist.candidate.recipe.describe()}")
                 if not finalist.candidate.recipe.techniques:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -23,6 +24,7 @@ def run_workers(settings: Settings, *, bundle: Path, analysis: Path, out: Path) 
     with atomic_folder(out) as folder:
 
         def work(worker: int) -> None:
+            log = Path(tempfile.mkdtemp(prefix=f"leanloop-worker-{worker}-"))
             try:
                 run_limited(
                     "leanloop.pipelines.workers:run_one",
@@ -33,10 +35,11 @@ def run_workers(settings: Settings, *, bundle: Path, analysis: Path, out: Path) 
                         "candidates": str(folder / f"worker-{worker}"),
                         "worker": worker,
                     },
-                    folder=Path(tempfile.mkdtemp(prefix=f"leanloop-worker-{worker}-")),
+                    folder=log,
                     timeout_seconds=settings.optimize.budget_minutes * 60 + _GRACE_SECONDS,
                     memory_bytes=2 * settings.optimize.trial_memory_bytes,
                 )
+                shutil.rmtree(log)
             except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
                 failures.append(error)
 
