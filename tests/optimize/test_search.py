@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 
 from leanloop.bundle import Bundle
 from leanloop.core.contracts import Analysis, Candidate, Candidates, TrialRow
-from leanloop.core.errors import SettingsError
+from leanloop.core.errors import SettingsError, StoreError, TrialError
 from leanloop.core.events import read_events
 from leanloop.core.settings import GoalSettings, Settings, parse_settings
+from leanloop.core.store import Store
 from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, search_worker
-from leanloop.optimize.candidate import holds_accuracy, original_validation, replay
+from leanloop.optimize.candidate import fail, failed_before, holds_accuracy, original_validation, replay
 from leanloop.optimize.objective import HOLDS_ACCURACY, objective, within_limits
 from leanloop.optimize.plan import Timed
 from leanloop.optimize.space import make_space
@@ -152,6 +154,16 @@ def test_a_candidate_can_be_made_again(found: list[Path], bundle: Bundle) -> Non
     again = replay(str(bundle.folder), candidate.recipe.model_dump(mode="json"), GoalSettings().model_dump(), 1)
     assert again["candidate"] == identity
     assert again["metric"] == pytest.approx(candidate.metric, abs=0.003)
+
+
+def test_a_full_disk_is_not_held_against_a_recipe(bundle: Bundle, tmp_path: Path) -> None:
+    workshop = Workshop(bundle, Store(str(tmp_path)), threads=1)
+    recipe = Recipe("onnxruntime", (OrtStaticInt8Config(),))
+    fail(recipe, workshop, StoreError("The disk is full; nothing was written."))
+    fail(recipe, workshop, OSError(errno.ENOSPC, "No space left on device"))
+    assert failed_before(recipe, workshop) is None
+    fail(recipe, workshop, TrialError("The candidate answers NaN or infinity."))
+    assert failed_before(recipe, workshop) == "failed before: The candidate answers NaN or infinity."
 
 
 def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from leanloop.benchmark import noninferiority, quick_latency
 from leanloop.benchmark.latency import batch_of
 from leanloop.bundle import Arrays, Bundle
 from leanloop.core.contracts import Candidate, ModelFiles, RecipeRecord, TrialRow
-from leanloop.core.errors import LeanloopError, TrialError
+from leanloop.core.errors import LeanloopError, StoreError, TrialError
 from leanloop.core.files import write_json, write_text
 from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
@@ -35,6 +35,9 @@ OUTPUTS = "validation.npz"
 """In a candidate's folder: its first output on validation."""
 
 _MEASURE_SECONDS = 0.3
+
+_THE_MACHINES_FAULT = (StoreError, OSError, MemoryError)
+"""A full disk says nothing about a recipe: it is tried again in the next run."""
 
 
 def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
@@ -72,6 +75,8 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
 def fail(recipe: Recipe, workshop: Workshop, error: Exception) -> str:
     """Keep a recipe's failure, so that it is not tried again; returns the reason."""
     identity, reason = recipe_id(recipe, workshop.bundle.manifest.digest), reason_of(error)
+    if isinstance(error, _THE_MACHINES_FAULT):
+        return reason
     workshop.store.put_json(f"failures/{identity}.json", {"reason": reason, "recipe": recipe.record().model_dump()})
     return reason
 

@@ -51,7 +51,11 @@ class _Board:
 
 @contextmanager
 def following(events: Path, console: Console) -> Iterator[None]:
-    """Show a run's progress while the block runs; on a pipe or in a log, only the finished bars are printed."""
+    """Show what is added to a run's events while the block runs.
+
+    On a pipe or in a log, only the finished bars are printed.
+    """
+    _, before = read_events(events)
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description:<10}"),
@@ -66,7 +70,7 @@ def following(events: Path, console: Console) -> Iterator[None]:
         board = _Board(progress)
 
         def follow() -> None:
-            offset = 0
+            offset = before
             while True:
                 last_look = ended.is_set()
                 found, offset = read_events(events, offset)

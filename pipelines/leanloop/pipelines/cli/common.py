@@ -54,18 +54,18 @@ def project_of(params: Path) -> Path:
 
 @contextmanager
 def step_progress() -> Iterator[None]:
-    """Progress bars for steps that run in this process."""
+    """Progress bars for steps that run in this process; an events file that the caller names is added to."""
     from leanloop.pipelines.progress import following
 
+    if kept := os.environ.get(EVENTS_VARIABLE):
+        with following(Path(kept), console):
+            yield
+        return
     with tempfile.TemporaryDirectory(prefix="leanloop-events-") as folder:
         events = Path(folder) / "events.jsonl"
-        before = os.environ.get(EVENTS_VARIABLE)
         os.environ[EVENTS_VARIABLE] = str(events)
         try:
             with following(events, console):
                 yield
         finally:
-            if before is None:
-                del os.environ[EVENTS_VARIABLE]
-            else:
-                os.environ[EVENTS_VARIABLE] = before
+            del os.environ[EVENTS_VARIABLE]
