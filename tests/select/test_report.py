@@ -5,9 +5,12 @@ from html.parser import HTMLParser
 from io import StringIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from leanloop.select import formatting, leaderboard, render_report, summary_panel
+from leanloop.select.svg import Labels
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -116,3 +119,14 @@ def test_a_label_is_not_read_as_markup_in_the_terminal(run) -> None:
     console = Console(file=StringIO(), width=160)
     console.print(leaderboard(benchmark.model_copy(update={"variants": variants}), records["verdict"]))
     assert "[red]x[/blink]" in console.file.getvalue()
+
+
+@given(st.lists(st.tuples(st.floats(100, 880), st.floats(60, 380)), min_size=2, max_size=3))
+def test_names_of_circles_do_not_cover_each_other_and_stay_inside(points) -> None:
+    labels, boxes = Labels(1000.0), []
+    for x, y in points:
+        found = re.search(r'x="([\d.]+)" y="([\d.]+)"', labels.beside(x, y, 20.0, "ONNX Runtime"))
+        centre, baseline = float(found[1]), float(found[2])
+        assert 42 <= centre <= 958
+        assert all(abs(centre - other[0]) >= 83 or abs(baseline - other[1]) >= 14 for other in boxes)
+        boxes.append((centre, baseline))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from leanloop.core.settings import Objective
 from leanloop.select import formatting
-from leanloop.select.svg import Scale, chart, element, line, spanning, text
+from leanloop.select.svg import Labels, Scale, chart, element, line, spanning, text
 from leanloop.select.view import RUNTIME_NAMES, VariantView, winner_of
 
 _RADII = (8.0, 27.0)
@@ -62,13 +62,11 @@ def pareto_chart(
         ]
     parts.append(_front(variants, x, y, higher_is_better=higher_is_better))
     largest = max(variant.measured.size_bytes for variant in variants)
+    names = Labels(width)
     # Large circles first, so that none hides a smaller one.
-    below = False
     for variant in sorted(variants, key=lambda variant: (-variant.measured.size_bytes, variant.number)):
         radius = max(_RADII[0], _RADII[1] * math.sqrt(variant.measured.size_bytes / largest))
-        parts.append(_mark(variant, x(variant.judged.objective), y(variant.measured.metric), radius, below=below))
-        # The baselines lie close to each other: their names alternate between above and below.
-        below = variant.state == "baseline" and not below
+        parts.append(_mark(variant, x(variant.judged.objective), y(variant.measured.metric), radius, names))
     winner = winner_of(variants)
     told = f"the winner is number {winner.number}, {winner.label}" if winner else "no variant won"
     return chart(width, height, f"{name} against {metric} of {len(variants)} variants; {told}.", *parts)
@@ -169,7 +167,7 @@ def _front(variants: Sequence[VariantView], x: Scale, y: Scale, *, higher_is_bet
     return element("path", d=path, class_="front")
 
 
-def _mark(variant: VariantView, x: float, y: float, radius: float, *, below: bool) -> Markup:
+def _mark(variant: VariantView, x: float, y: float, radius: float, placed: Labels) -> Markup:
     tip = (
         f"{variant.number}. {variant.label}\n{variant.state_text}\n"
         f"{formatting.times(variant.speedup)} the original's speed\n"
@@ -184,7 +182,7 @@ def _mark(variant: VariantView, x: float, y: float, radius: float, *, below: boo
         *halo,
         element("circle", cx=x, cy=y, r=radius, class_="bubble"),
         text(x, y + 4, str(variant.number), "number", "middle"),
-        *([text(x, y + radius + 18 if below else y - radius - 9, name, "name", "middle")] if name else []),
+        *([placed.beside(x, y, radius, name)] if name else []),
         class_=f"variant {variant.state}",
         data_tip=tip,
         tabindex=0,

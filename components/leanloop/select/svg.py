@@ -44,6 +44,43 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
+class Labels:
+    """Names of circles, each put where it covers no earlier one: above, below, to the right, or to the left.
+
+    Args:
+        width: Of the chart, which no name leaves.
+    """
+
+    _LETTER, _HEIGHT = 7.0, 15.0
+
+    def __init__(self, width: float) -> None:
+        self._width = width
+        self._boxes: list[tuple[float, float, float, float]] = []
+
+    def beside(self, x: float, y: float, radius: float, name: str) -> Markup:
+        """The name of the circle at a point; above it when every place is taken."""
+        half = len(name) * self._LETTER / 2
+        places = [
+            (x, y - radius - 9),
+            (x, y + radius + 18),
+            (x + radius + 8 + half, y + 4),
+            (x - radius - 8 - half, y + 4),
+        ]
+        centre, baseline = next((place for place in places if self._free(self._box(*place, half))), places[0])
+        self._boxes.append(self._box(centre, baseline, half))
+        return text(centre, baseline, name, "name", "middle")
+
+    def _box(self, centre: float, baseline: float, half: float) -> tuple[float, float, float, float]:
+        return centre - half, baseline - self._HEIGHT, centre + half, baseline
+
+    def _free(self, box: tuple[float, float, float, float]) -> bool:
+        left, top, right, bottom = box
+        inside = left >= 0 and right <= self._width
+        return inside and not any(
+            left < other[2] and other[0] < right and top < other[3] and other[1] < bottom for other in self._boxes
+        )
+
+
 @dataclass(frozen=True)
 class Scale:
     """Maps values from ``low..high`` to pixels ``start..stop``, linearly or by their logarithm."""
