@@ -11,6 +11,7 @@ from leanloop.benchmark import benchmark_variants, metric_interval, peak_memory
 from leanloop.benchmark.accuracy import per_class_accuracy
 from leanloop.bundle import Bundle
 from leanloop.convert import onnx_model_files
+from leanloop.core.child import Child
 from leanloop.core.contracts import Artifact, Artifacts, Benchmark
 from leanloop.core.errors import LeanloopError
 from leanloop.core.events import EVENTS_VARIABLE, read_events
@@ -93,11 +94,12 @@ def test_memory_of_a_larger_model_is_larger_and_a_broken_one_is_told(
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "model.onnx").write_bytes(mixed_onnx.read_bytes())
     models = {name: onnx_model_files(tmp_path / name / "model.onnx", "fp32") for name in ("small", "large")}
-    found = peak_memory(models, tmp_path, bundle=mixed, threads=1, batch_size=1)
+    with Child() as child:
+        found = peak_memory(models, tmp_path, bundle=mixed, threads=1, batch_size=1, child=child)
     assert found["large"] - found["small"] > 2 * added
     (tmp_path / "small" / "model.onnx").write_bytes(b"broken")
-    with pytest.raises(LeanloopError, match="cannot be loaded"):
-        peak_memory({"small": models["small"]}, tmp_path, bundle=mixed, threads=1, batch_size=1)
+    with Child() as child, pytest.raises(LeanloopError, match="cannot be loaded"):
+        peak_memory({"small": models["small"]}, tmp_path, bundle=mixed, threads=1, batch_size=1, child=child)
 
 
 def test_per_class_accuracy() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -53,3 +54,7 @@ def pid() -> int:
 def keep() -> int:
     KEPT.append(bytearray(b"x") * (250 << 20))
     return os.getpid()
+
+
+def is_imported(module: str) -> bool:
+    return module in sys.modules

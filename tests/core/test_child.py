@@ -118,3 +118,11 @@ def test_a_child_that_has_grown_is_replaced(tmp_path: Path) -> None:
 
 def serve(child: Child, name: str, folder: Path, memory: int = 1 << 30) -> Any:
     return child.call(f"{HERE}:{name}", {}, folder=folder, timeout_seconds=30, memory_bytes=memory)
+
+
+def test_a_child_imports_beforehand_and_survives_what_is_not_there(tmp_path: Path) -> None:
+    with Child(preload=("colorsys", "tests.no_such_module")) as child:
+        imported = child.call(
+            f"{HERE}:is_imported", {"module": "colorsys"}, folder=tmp_path, timeout_seconds=30, memory_bytes=1 << 30
+        )
+    assert imported

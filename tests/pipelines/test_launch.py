@@ -36,9 +36,14 @@ def test_a_failed_step_is_named_with_what_it_said(tmp_path: Path) -> None:
         run,
         event(0, "run_started"),
         event(1, "step_started", "analyze"),
-        event(2, "step_failed", "analyze", error="The model answers NaN."),
+        event(
+            2,
+            "step_failed",
+            "analyze",
+            error={"what": "The model answers NaN.", "where": "here", "value": None, "fix": "Look."},
+        ),
     )
-    with pytest.raises(RunError, match=r"step analyze[\s\S]*answers NaN[\s\S]*run again"):
+    with pytest.raises(RunError, match=r"step analyze\. The model answers NaN[\s\S]*Look. Then run again"):
         finish(run, status=1)
 
 

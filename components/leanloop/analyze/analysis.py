@@ -20,20 +20,21 @@ from leanloop.benchmark import quick_latency
 from leanloop.benchmark.latency import batch_of
 from leanloop.bundle import Arrays, Bundle, tensors
 from leanloop.convert import TARGETS, fp32_onnx, onnx_model_files
+from leanloop.core.child import Child
 from leanloop.core.contracts import Analysis, LayerSensitivity, ModelFiles, OperatorCoverage
 from leanloop.core.events import progress
 from leanloop.core.hardware import hardware_id, instruction_sets
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.runtime import open_session, predict
-from leanloop.runtime.pytorch import MEMORY_FORMATS
+from leanloop.runtime.pytorch import MEMORY_FORMATS, format_of
 
 SENSITIVITY_SECONDS = 20.0
-LATENCY_SECONDS = 0.5
-LAYER_SECONDS = 1.0
+LATENCY_SECONDS = 0.3
+LAYER_SECONDS = 0.6
 
 
-def analyze(bundle: Bundle, settings: Settings, store: Store | None = None) -> Analysis:
+def analyze(bundle: Bundle, settings: Settings, store: Store | None = None, child: Child | None = None) -> Analysis:
     """Measure a model at the goal's batch size and number of threads, and say what could make it leaner.
 
     MACs, bytes and shapes are those of one sample; times are those of one batch. A bundle with a factory is shown by
@@ -44,20 +45,21 @@ def analyze(bundle: Bundle, settings: Settings, store: Store | None = None) -> A
         bundle: The original, its data and its metric.
         settings: The goal's ``batch_size``, ``threads``, ``minimise`` and ``max_accuracy_drop``, and the targets.
         store: Keeps the export to ONNX, for the steps that follow.
+        child: The process to export in; one of its own without it.
 
     Raises:
         ConversionError: The model cannot be exported to ONNX, which every target needs.
         DataError: The metric needs labels and the validation split has none.
     """
     with TemporaryDirectory(prefix="leanloop-analyze-") as scratch:
-        return _analyze(bundle, settings, store, Path(scratch))
+        return _analyze(bundle, settings, store, child, Path(scratch))
 
 
-def _analyze(bundle: Bundle, settings: Settings, store: Store | None, folder: Path) -> Analysis:
+def _analyze(bundle: Bundle, settings: Settings, store: Store | None, child: Child | None, folder: Path) -> Analysis:
     goal = settings.goal
     progress(0, 100, "exporting to ONNX")
     file = folder / "model.onnx"
-    fp32_onnx(bundle, file, store)
+    fp32_onnx(bundle, file, store, child)
     graph = Graph(file, _parameters(bundle))
     sample, batch = batch_of(bundle.samples, 1), batch_of(bundle.samples, goal.batch_size)
     progress(20, 100, "asking the targets about the operators")
@@ -147,7 +149,7 @@ def _module_times(bundle: Bundle, batch: Arrays, threads: int) -> tuple[float, d
         hinted = model.model_copy(update={"hints": {"memory_format": name}})
         latencies[name] = _latency(hinted, bundle.folder, batch, threads, bundle)
     fastest = min(latencies, key=lambda name: latencies[name])
-    memory_format = MEMORY_FORMATS[fastest]
+    memory_format = format_of(fastest)
     module: nn.Module = bundle.module().to(memory_format=memory_format)  # type: ignore[call-overload]
     inputs = tuple(
         tensor.contiguous(memory_format=memory_format) if tensor.ndim == 4 else tensor for tensor in tensors(batch)

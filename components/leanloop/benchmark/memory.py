@@ -14,10 +14,13 @@ import psutil
 
 from leanloop.benchmark.latency import batch_of
 from leanloop.bundle import Arrays, Bundle
-from leanloop.core.child import run_limited
+from leanloop.core.child import Child
 from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import MeasurementError
 from leanloop.runtime import open_session
+
+MEMORY_IMPORTS = ("torch", "onnxruntime", "openvino", "leanloop.benchmark.memory")
+"""What the child that measures is slow to import."""
 
 CALLS = 5
 SAMPLE_SECONDS = 0.002
@@ -26,7 +29,7 @@ LIMIT_BYTES = 16 << 30
 
 
 def peak_memory(
-    models: Mapping[str, ModelFiles], folder: Path, *, bundle: Bundle, threads: int, batch_size: int
+    models: Mapping[str, ModelFiles], folder: Path, *, bundle: Bundle, threads: int, batch_size: int, child: Child
 ) -> dict[str, int]:
     """Resident memory in bytes that loading each model and running it adds to a fresh process.
 
@@ -40,12 +43,13 @@ def peak_memory(
         bundle: Holds the samples, and the owner's code.
         threads: CPU threads.
         batch_size: Of each call.
+        child: Forks once per model; best with `MEMORY_IMPORTS`.
 
     Raises:
         MeasurementError: A variant cannot be loaded and run.
     """
     with tempfile.TemporaryDirectory(prefix="leanloop-memory-") as scratch:
-        found = run_limited(
+        found = child.call(
             "leanloop.benchmark.memory:measure",
             {
                 "models": {name: model.model_dump(mode="json") for name, model in models.items()},

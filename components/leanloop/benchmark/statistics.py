@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from leanloop.bundle import Metric
 from leanloop.core.contracts import Interval
@@ -35,6 +34,8 @@ def bootstrap_interval(
         confidence: Share of intervals that hold the true value.
         seed: Of the resampling.
     """
+    from scipy import stats  # takes a second to import, and most processes compare nothing
+
     array = np.sort(np.asarray(values, dtype=np.float64))
     found = stats.bootstrap(
         (array,), statistic, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile", rng=seed
@@ -126,6 +127,8 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     Only samples on which exactly one of the two is right tell them apart; under the hypothesis each goes either way
     with probability 1/2.
     """
+    from scipy import stats  # takes a second to import, and most processes compare nothing
+
     only_a = int(np.sum(correct_a & ~correct_b))
     only_b = int(np.sum(correct_b & ~correct_a))
     if only_a + only_b == 0:
@@ -136,6 +139,8 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
 def _resample_indices(
     statistic: Callable[[np.ndarray], float], count: int, confidence: float, seed: int, alternative: str = "two-sided"
 ) -> Interval:
+    from scipy import stats  # takes a second to import, and most processes compare nothing
+
     indices = np.arange(count)
     found = stats.bootstrap(
         (indices,),

@@ -10,9 +10,10 @@ import numpy as np
 
 from leanloop.benchmark.accuracy import per_class_accuracy, targets_of
 from leanloop.benchmark.latency import compare_latency
-from leanloop.benchmark.memory import peak_memory
+from leanloop.benchmark.memory import MEMORY_IMPORTS, peak_memory
 from leanloop.benchmark.statistics import metric_interval
 from leanloop.bundle import Arrays, Bundle
+from leanloop.core.child import Child
 from leanloop.core.contracts import Artifact, Artifacts, Benchmark, LatencyMeasurement, VariantBenchmark
 from leanloop.core.events import progress
 from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
@@ -33,16 +34,18 @@ def benchmark_variants(
         destination: Where ``benchmark.json`` and ``predictions/<id>.npz`` are written.
     """
     load = os.getloadavg()[0]
-    predictions = _predict_all(bundle, artifacts, folder, settings, destination / "predictions")
-    latency = _measure_latency(bundle, artifacts, folder, settings)
-    progress(0, 1, "measuring memory")
-    memory = peak_memory(
-        {artifact.id: artifact.model for artifact in artifacts.artifacts},
-        folder,
-        bundle=bundle,
-        threads=settings.goal.threads,
-        batch_size=settings.goal.batch_size,
-    )
+    with Child(preload=MEMORY_IMPORTS) as child:
+        predictions = _predict_all(bundle, artifacts, folder, settings, destination / "predictions")
+        latency = _measure_latency(bundle, artifacts, folder, settings)
+        progress(0, 1, "measuring memory")
+        memory = peak_memory(
+            {artifact.id: artifact.model for artifact in artifacts.artifacts},
+            folder,
+            bundle=bundle,
+            threads=settings.goal.threads,
+            batch_size=settings.goal.batch_size,
+            child=child,
+        )
     validation = bundle.split("validation")
     reference = None if bundle.metric.needs_labels else original_outputs(bundle, validation)
     targets = targets_of(bundle, validation, reference)

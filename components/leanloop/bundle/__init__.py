@@ -1,6 +1,7 @@
 """What the owner brings: packing it, and opening the pack.
 
-`pack` makes a bundle folder; `Bundle` opens one and gives model, data and metric.
+`pack` makes a bundle folder; `Bundle` opens one and gives model, data and metric. PyTorch, which takes seconds to
+import, is imported when the first module is built or called: steps that only read files and numbers start at once.
 """
 
 from __future__ import annotations

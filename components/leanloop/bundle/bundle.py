@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from leanloop.bundle import models
 from leanloop.bundle.data import Arrays, Split, SplitName, read_split, tensors
 from leanloop.bundle.files import materialise
 from leanloop.bundle.metrics import Metric, make_metric
 from leanloop.bundle.owner_code import import_object
 from leanloop.core.contracts import BundleManifest
 from leanloop.core.errors import BundleError, DataError, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORWARD_BATCH = 256
 
@@ -52,6 +52,8 @@ class Bundle:
             UnsupportedError: The original is an ONNX file.
             BundleError: See `leanloop.bundle.models`.
         """
+        from leanloop.bundle import models
+
         match self.manifest.kind:
             case "factory":
                 assert self.manifest.factory is not None
@@ -110,6 +112,8 @@ class Bundle:
         Raises:
             BundleError: It returns another number of outputs than the settings name.
         """
+        import torch
+
         with torch.inference_mode():
             return self.name_outputs(module(*tensors(inputs)))
 

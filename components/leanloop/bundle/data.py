@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, TensorDataset
 
 from leanloop.core.errors import DataError
 from leanloop.core.settings import InputSpec
+
+if TYPE_CHECKING:
+    import torch
 
 SplitName = Literal["train", "calibration", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -88,6 +89,8 @@ def read_split(
 def _from_function(
     name: str, function: Callable[[str, Path], Any], root: Path, inputs: Sequence[InputSpec]
 ) -> Split | None:
+    from torch.utils.data import Dataset, TensorDataset
+
     where = f"data function, split {name!r}"
     try:
         dataset = function(name, root)
@@ -201,4 +204,6 @@ def _check(split: Split, inputs: Sequence[InputSpec]) -> None:
 
 def tensors(inputs: Arrays) -> tuple[torch.Tensor, ...]:
     """The inputs as torch tensors that share their memory, in the model's order."""
+    import torch
+
     return tuple(torch.from_numpy(values) for values in inputs.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leanloop.bundle.files import refer, size_of
-from leanloop.core.child import run_limited
+from leanloop.core.child import Child, run_limited
 from leanloop.core.contracts import BundleManifest, FileReference, SplitSummary
 from leanloop.core.errors import BundleError
 from leanloop.core.files import atomic_folder, digest_folder, digest_json
@@ -18,7 +18,7 @@ PROBE_SECONDS = 300.0
 PROBE_BYTES = 8 << 30
 
 
-def pack(settings: Settings, project: Path, destination: Path) -> BundleManifest:
+def pack(settings: Settings, project: Path, destination: Path, child: Child | None = None) -> BundleManifest:
     """Pack weights, the owner's code, sample inputs and data references, with digests.
 
     The model is then loaded and run, and every split is read and checked, in a limited child process that sees only
@@ -28,6 +28,7 @@ def pack(settings: Settings, project: Path, destination: Path) -> BundleManifest
         settings: What the owner wrote.
         project: Folder that the settings' relative paths start from.
         destination: Folder to make.
+        child: The process to probe in; one of its own without it.
 
     Raises:
         BundleError, DataError: Something the owner brought is missing or does not fit; nothing is left behind.
@@ -55,7 +56,7 @@ def pack(settings: Settings, project: Path, destination: Path) -> BundleManifest
             digest="",
         )
         draft.save(folder)
-        probed = run_limited(
+        probed = (child.call if child else run_limited)(
             "leanloop.bundle.probe:probe",
             {"folder": str(folder), "external_data": list(settings.model.external_data)},
             folder=folder / "probe",

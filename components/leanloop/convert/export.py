@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from leanloop.bundle import Arrays, Bundle, tensors
 from leanloop.convert.onnxruntime import onnx_model_files
 from leanloop.convert.parity import compare
-from leanloop.core.child import run_limited
+from leanloop.core.child import Child, run_limited
 from leanloop.core.errors import ConversionError
 from leanloop.core.files import digest_json
 from leanloop.core.hardware import tool_versions
@@ -27,10 +25,15 @@ from leanloop.core.store import Store
 from leanloop.runtime import Session, open_session
 
 if TYPE_CHECKING:
+    import torch
     from onnxscript import ir
+    from torch import nn
 
 OPSET = 20
 CHECKED_BATCHES = (1, 2, 7)
+EXPORT_IMPORTS = ("torch.onnx", "onnxscript", "leanloop.convert.export")
+"""What a child that exports is slow to import."""
+
 EXPORT_SECONDS = 900.0
 EXPORT_BYTES = 12 << 30
 
@@ -65,13 +68,14 @@ def export_onnx(bundle: Bundle, module: nn.Module, path: Path, *, check: bool = 
         _move_files(Path(scratch), path.parent)
 
 
-def fp32_onnx(bundle: Bundle, path: Path, store: Store | None = None) -> None:
+def fp32_onnx(bundle: Bundle, path: Path, store: Store | None = None, child: Child | None = None) -> None:
     """Write the original as an fp32 ONNX file, whatever its kind; in a limited child, since its code may hang.
 
     Args:
         bundle: The original.
         path: The ``.onnx`` file to write.
         store: Keeps the file, so that steps and runs share one export.
+        child: The process to export in; one of its own without it.
 
     Raises:
         ConversionError: It cannot be exported, or its batch axis is fixed.
@@ -83,7 +87,7 @@ def fp32_onnx(bundle: Bundle, path: Path, store: Store | None = None) -> None:
         folder, log = Path(scratch) / "export", Path(scratch) / "log"
         if store is None or not store.get_folder(key, folder):
             folder.mkdir()
-            run_limited(
+            (child.call if child else run_limited)(
                 "leanloop.convert.export:write_original",
                 {"bundle": str(bundle.folder), "path": str((folder / path.name).resolve())},
                 folder=log,
@@ -124,6 +128,8 @@ def _move_files(source: Path, destination: Path) -> None:
 
 
 def _exported(bundle: Bundle, module: nn.Module) -> torch.onnx.ONNXProgram:
+    import torch
+
     example = {name: values[:_EXAMPLE_BATCH] for name, values in bundle.samples.items()}
     batch = torch.export.Dim("batch")
     try:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,10 +54,15 @@ class Child:
     """A child process that serves calls one after another; it starts with the first, and anew after one that failed it.
 
     Use it as a context manager: at the end the process and all its descendants are ended.
+
+    Args:
+        preload: Modules to import beforehand. With any, the process starts at once, and imports them while its parent
+            does something else.
     """
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, *, preload: Sequence[str] = ()) -> None:
+        self._preload = tuple(preload)
+        self._process = _start(self._preload) if preload else None
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +109,7 @@ class Child:
         log.write_bytes(b"")
         with tempfile.TemporaryDirectory(prefix="leanloop-child-") as scratch:
             answer = Path(scratch) / "answer.pickle"
-            process = self._process = self._process or _start(log)
+            process = self._process = self._process or _start(self._preload)
             try:
                 exceeded = _serve_one(process, (call, log, answer), timeout_seconds, memory_bytes)
             except BaseException:
@@ -122,16 +128,14 @@ class Child:
         )
 
 
-def _start(log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "leanloop.core.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
-        )
+def _start(preload: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "leanloop.core.child", "--serve", *preload],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    )
 
 
 def _serve_one(
@@ -229,12 +233,16 @@ def _answer(call: Path, answer: Path) -> None:
     temporary.rename(answer)
 
 
-def _serve() -> None:
+def _serve(preload: Sequence[str]) -> None:
     _die_with_parent()
     # The parent's pipes are kept for us alone: what the functions read and print goes elsewhere.
     requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "wb", buffering=0)
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+    for module in preload:
+        with contextlib.suppress(ImportError):  # the call that needs it says so, in its log
+            importlib.import_module(module)
     for line in requests:
         call, log, answer = map(Path, json.loads(line))
         with log.open("ab") as output:
@@ -247,7 +255,7 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(_call(Path(sys.argv[1])), indent=2))
+    if sys.argv[1] == "--serve":
+        _serve(sys.argv[2:])
     else:
-        _serve()
+        print(json.dumps(_call(Path(sys.argv[1])), indent=2))

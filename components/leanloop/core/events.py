@@ -54,14 +54,20 @@ def step_events(step: str, worker: int | None = None, **fields: Any) -> Iterator
     try:
         yield
     except BaseException as error:
-        told = str(error) if isinstance(error, LeanloopError) else f"{type(error).__name__}: {error}"
-        emit("step_failed", seconds=round(time.monotonic() - started, 3), error=told)
+        emit("step_failed", seconds=round(time.monotonic() - started, 3), error=_parts(error))
         raise
     else:
         emit("step_finished", seconds=round(time.monotonic() - started, 3))
     finally:
         _step.reset(step_token)
         _worker.reset(worker_token)
+
+
+def _parts(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, LeanloopError):
+        value = None if error.value is None else str(error.value)
+        return {"what": error.what, "where": error.where, "value": value, "fix": error.fix}
+    return {"what": f"{type(error).__name__}: {error}", "where": "", "value": None, "fix": ""}
 
 
 def progress(done: float, total: float, what: str) -> None:

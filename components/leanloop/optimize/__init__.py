@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from leanloop.optimize.apply import make_files, rebuild
 from leanloop.optimize.candidate import replay
+from leanloop.optimize.feasibility import check_feasible
 from leanloop.optimize.finalists import Finalist, finalists
 from leanloop.optimize.objective import holds
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
@@ -22,6 +23,7 @@ __all__ = [
     "Recipe",
     "TorchTechnique",
     "Workshop",
+    "check_feasible",
     "finalists",
     "holds",
     "make_files",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from leanloop.bundle import Arrays, Bundle, tensors
 from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import UnsupportedError
 from leanloop.runtime.session import RUNTIMES
 
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+MEMORY_FORMATS = ("contiguous", "channels_last")
 _TRIAL_SECONDS = 0.1
 
 
@@ -25,9 +27,12 @@ class PyTorchSession:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int, memory_format: str) -> None:
+        import torch
+
+        self._torch = torch
         self._bundle = bundle
         self._module = bundle.module()
-        self._formats = tuple(MEMORY_FORMATS) if memory_format == "auto" else (memory_format,)
+        self._formats = MEMORY_FORMATS if memory_format == "auto" else (memory_format,)
         self._previous_threads = torch.get_num_threads()
         torch.set_num_threads(threads)
         self.description = {
@@ -43,7 +48,7 @@ class PyTorchSession:
 
     def bound(self, inputs: Arrays) -> Callable[[], object]:
         """A call without arguments, on tensors in the memory format that was faster for this batch."""
-        calls = {name: self._call(inputs, MEMORY_FORMATS[name]) for name in self._formats}
+        calls = {name: self._call(inputs, format_of(name)) for name in self._formats}
         if len(calls) == 1:
             return next(iter(calls.values()))
         return calls[min(calls, key=lambda name: _seconds_per_call(calls[name]))]
@@ -53,15 +58,22 @@ class PyTorchSession:
         images = tuple(_formatted(tensor, memory_format) for tensor in tensors(inputs))
 
         def call() -> object:
-            with torch.inference_mode():
+            with self._torch.inference_mode():
                 return module(*images)
 
         return call
 
     def close(self) -> None:
         """Free the model and give PyTorch its threads back."""
-        torch.set_num_threads(self._previous_threads)
+        self._torch.set_num_threads(self._previous_threads)
         del self._module
+
+
+def format_of(name: str) -> torch.memory_format:
+    """PyTorch's object for one of `MEMORY_FORMATS`."""
+    import torch
+
+    return torch.channels_last if name == "channels_last" else torch.contiguous_format
 
 
 def _formatted(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:

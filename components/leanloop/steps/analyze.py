@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from leanloop.bundle import Bundle
+from leanloop.convert.export import EXPORT_IMPORTS
+from leanloop.core.child import Child
 from leanloop.core.contracts import Analysis, BundleManifest
 from leanloop.core.events import emit, step_events
 from leanloop.core.files import atomic_folder, digest_json
@@ -27,10 +30,10 @@ def run(settings: Settings, *, bundle: Path, analysis: Path) -> None:
         if store.get_folder(key, analysis):
             emit("reused", what="analysis")
             return
-        from leanloop.analyze import analyze
-        from leanloop.bundle import Bundle
+        with Child(preload=EXPORT_IMPORTS) as child:
+            from leanloop.analyze import analyze
 
-        found = analyze(Bundle(bundle), settings, store)
+            found = analyze(Bundle(bundle), settings, store, child)
         with atomic_folder(analysis) as folder:
             found.save(folder)
         store.put_folder(key, analysis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from leanloop.core.child import Child
 from leanloop.core.events import emit, step_events
 from leanloop.core.settings import Settings
 
@@ -15,9 +16,15 @@ def run(settings: Settings, *, project: Path, bundle: Path) -> None:
         settings: The run's settings.
         project: Folder that the settings' relative paths start from; only this step reads it.
         bundle: Folder to write (`BundleManifest`).
+
+    Raises:
+        LeanloopError: What the owner brought does not fit, or nothing can come of it; before any work starts.
     """
     with step_events("bundle"):
-        from leanloop.bundle import pack
+        with Child(preload=("torch", "leanloop.bundle.probe")) as child:
+            from leanloop.bundle import pack
+            from leanloop.optimize import check_feasible
 
-        manifest = pack(settings, project, bundle)
+            manifest = pack(settings, project, bundle, child)
+            check_feasible(settings, manifest)
         emit("bundled", digest=manifest.digest, weights_bytes=manifest.weights_bytes)

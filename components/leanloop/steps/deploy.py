@@ -34,6 +34,8 @@ ORIGINAL = "original-onnxruntime-fp32"
 _GOLDEN_SAMPLES = 32
 _TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "int8": 5e-2}
 _STAGES = 4
+_LEAST_BLOCK_SECONDS = 0.2
+"""A served request takes milliseconds even of a tiny model: shorter blocks would hold too few."""
 
 
 def run(
@@ -169,7 +171,15 @@ def _measure(
             continue
         rows = np.arange(batch_size)
         batch = {name: np.take(values, rows, axis=0, mode="wrap") for name, values in bundle.samples.items()}
-        measured = compare_served(client.grpc_url, bundle.manifest.name, versions, batch, concurrency=concurrency)
+        measured = compare_served(
+            client.grpc_url,
+            bundle.manifest.name,
+            versions,
+            batch,
+            concurrency=concurrency,
+            blocks=settings.benchmark.blocks,
+            block_seconds=max(_LEAST_BLOCK_SECONDS, settings.benchmark.block_seconds),
+        )
         served.extend(measured.values())
     return tuple(served)
 

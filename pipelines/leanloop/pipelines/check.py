@@ -1,4 +1,4 @@
-"""What `leanloop check` looks at: settings, model, data and machine, before anything is trained."""
+"""What `leanloop check` looks at: settings, machine, model and data, before anything is trained."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import tempfile
 from pathlib import Path
 
 from leanloop.core.contracts import BundleManifest
-from leanloop.core.errors import ServingError, SettingsError, StoreError, UnsupportedError
+from leanloop.core.errors import ServingError, StoreError
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 
 _NEEDED_DISK_BYTES = 1 << 30
-_SMALLEST_MODEL_BYTES = 256
 
 
 def check(settings: Settings, project: Path) -> BundleManifest:
@@ -28,32 +27,32 @@ def check(settings: Settings, project: Path) -> BundleManifest:
     Raises:
         LeanloopError: The first thing that is wrong.
     """
-    _check_techniques(settings)
-    _check_targets(settings)
-    _check_disk(settings)
-    _check_serving(settings)
-    from leanloop.bundle import pack
+    check_machine(settings)
+    from leanloop.steps import bundle
 
     with tempfile.TemporaryDirectory(prefix="leanloop-check-") as folder:
-        manifest = pack(settings, project, Path(folder) / "bundle")
-    _check_constraints(settings, manifest)
-    return manifest
+        packed = Path(folder) / "bundle"
+        bundle.run(settings, project=project, bundle=packed)
+        return BundleManifest.load(packed)
 
 
-def _check_techniques(settings: Settings) -> None:
-    from leanloop.optimize import TECHNIQUES
+def check_machine(settings: Settings) -> Settings:
+    """Check disk and Triton, in a second: the bundle step, which comes first in a run, checks all else.
 
-    for name in settings.optimize.techniques:
-        TECHNIQUES[name]
+    Args:
+        settings: With absolute paths.
 
+    Returns:
+        The settings with Triton's environment filled in, since steps run in other folders than ours.
 
-def _check_targets(settings: Settings) -> None:
-    from leanloop.convert import TARGETS
-
-    for name in settings.targets:
-        reason = TARGETS[name].can_convert()
-        if reason is not None:
-            raise UnsupportedError("A target cannot be converted to here.", where=f"targets: {name}", value=reason)
+    Raises:
+        StoreError: The disk is nearly full.
+        ServingError: Triton is not installed, a port is taken, or no Triton answers.
+    """
+    _check_disk(settings)
+    home = _check_serving(settings)
+    serving = settings.serving.model_copy(update={"triton_home": home})
+    return settings.model_copy(update={"serving": serving})
 
 
 def _check_disk(settings: Settings) -> None:
@@ -69,12 +68,13 @@ def _check_disk(settings: Settings) -> None:
         )
 
 
-def _check_serving(settings: Settings) -> None:
+def _check_serving(settings: Settings) -> str:
     from leanloop.serving import TritonHome, stack
     from leanloop.serving.triton import is_live
 
+    home = settings.serving.triton_home
     if settings.serving.autostart:
-        TritonHome.find(settings.serving.triton_home)
+        home = str(TritonHome.find(home).folder)
         if not stack.status(settings.serving, Workspace(settings).serving).live:
             stack.ports(settings.serving).check_free()
     elif not is_live(settings.serving.http_url):
@@ -84,22 +84,4 @@ def _check_serving(settings: Settings) -> None:
             value=settings.serving.http_url,
             fix="Start it, correct the address, or set serving.autostart to true.",
         )
-
-
-def _check_constraints(settings: Settings, manifest: BundleManifest) -> None:
-    goal = settings.goal
-    smallest = manifest.weights_bytes // 5 if not _can_shrink(settings, manifest) else _SMALLEST_MODEL_BYTES
-    if goal.max_size_bytes is not None and goal.max_size_bytes < smallest:
-        raise SettingsError(
-            "The size asked for is out of reach.",
-            where="goal.max_size_bytes",
-            value=goal.max_size_bytes,
-            fix=f"The weights have {manifest.weights_bytes} bytes; with the allowed techniques nothing can be smaller "
-            f"than about {smallest}.",
-        )
-
-
-def _can_shrink(settings: Settings, manifest: BundleManifest) -> bool:
-    # INT8 alone stores a byte per weight of four; only a smaller architecture goes below that.
-    prunes = {"channel_pruning", "distillation"} <= set(settings.optimize.techniques)
-    return prunes and manifest.kind == "factory" and "train" in manifest.splits
+    return home

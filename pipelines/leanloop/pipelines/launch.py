@@ -148,13 +148,18 @@ def finish(run: Run, status: int) -> Release:
     if status == 0 and run.outputs.exists():
         return run.release()
     events, _ = read_events(run.events)
-    failed = [event for event in events if event["kind"] == "step_failed"]
-    first = failed[0] if failed else {}
+    failed = next((event for event in events if event["kind"] == "step_failed"), None)
+    again = f"Then run again: finished trials are not repeated. All output is in {run.log}."
+    if failed is None:
+        raise RunError(
+            "The run ended without a release.", value=f"exit status {status}", fix=f"Find the cause. {again}"
+        )
+    error = failed["error"]
     raise RunError(
-        f"The run failed in step {first['step']}." if first else "The run ended without a release.",
-        where=str(run.log),
-        value=first.get("error") or f"exit status {status}",
-        fix="Mend the cause and run again: finished trials are not repeated.",
+        f"The run failed in step {failed['step']}. {error['what']}",
+        where=error["where"],
+        value=error["value"],
+        fix=f"{error['fix'] or 'Mend the cause.'} {again}",
     )
 
 

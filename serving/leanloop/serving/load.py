@@ -131,8 +131,8 @@ def compare_served(
     inputs: Arrays,
     *,
     concurrency: int,
-    blocks: int = 6,
-    block_seconds: float = 0.5,
+    blocks: int,
+    block_seconds: float,
 ) -> dict[int, ServedMeasurement]:
     """Measure versions in alternating blocks, so that a drifting machine hurts all alike; see `measure_served`."""
     with measuring():

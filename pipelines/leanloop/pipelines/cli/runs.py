@@ -26,13 +26,11 @@ def add_to(app: typer.Typer) -> None:
 def run(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     """Run the whole line: analyse, optimise, convert, benchmark, select and serve."""
     from leanloop.pipelines import launch
-    from leanloop.pipelines.check import check
+    from leanloop.pipelines.check import check_machine
     from leanloop.pipelines.progress import following
     from leanloop.pipelines.summary import run_summary
 
-    settings = read_settings(params, override)
-    with console.status("Checking settings, model and data"):
-        check(settings, project_of(params))
+    settings = check_machine(read_settings(params, override))
     started = launch.new_run(settings, project_of(params))
     console.print(f"[bold]{settings.model.name}[/]  run {started.folder.name}", highlight=False)
     process = launch.start(started)
