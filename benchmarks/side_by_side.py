@@ -19,7 +19,7 @@ BLOCKS = 20
 PLAIN = {
     "plain-ort-static-int8-per-channel": ("onnxruntime", {"technique": "ort_static_int8", "per_channel": True}),
     "plain-ort-static-int8-per-tensor": ("onnxruntime", {"technique": "ort_static_int8", "per_channel": False}),
-    "plain-nncf-int8": ("openvino", {"technique": "nncf_int8"}),
+    "plain-nncf-int8": ("openvino", {"technique": "nncf_int8", "bias_correction": "fast"}),
 }
 
 

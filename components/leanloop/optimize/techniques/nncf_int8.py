@@ -1,7 +1,10 @@
 """Post-training INT8 for OpenVINO by NNCF.
 
-Fake-quantise nodes are put where the CPU plugin has integer kernels, ranges come from the calibration split, and a fast
-bias correction takes out the mean error that rounding the weights adds to each layer: ``bias += E[y_fp32 - y_int8]``.
+Fake-quantise nodes are put where the CPU plugin has integer kernels, ranges come from the calibration split, and bias
+correction takes out the mean error that rounding the weights adds to each layer: ``bias += E[y_fp32 - y_int8]``. The
+``fast`` one feeds each layer the fp32 model's activations; the ``accurate`` one those of the model quantised up to there, so
+that errors do not add up from layer to layer. On residual networks of a few layers the fast one loses 0.3 to 1 point of
+accuracy that the accurate one keeps, for seconds of work more; on networks of hundreds of layers it takes minutes.
 
 On CPUs with AMX the ``CPU_SPR`` scheme is used, which leaves out one quantiser before a residual sum. The overflow
 fix (7-bit ranges) is for CPUs without VNNI only.
@@ -35,15 +38,18 @@ class NncfInt8Config(Config):
     Attributes:
         preset: ``mixed`` (asymmetric activations) or ``performance`` (symmetric).
         samples: Of the calibration split, at most.
+        bias_correction: ``accurate`` or ``fast``.
     """
 
     technique: ClassVar[str] = "nncf_int8"
     preset: str = "mixed"
     samples: int = 300
+    bias_correction: str = "accurate"
 
     def __post_init__(self) -> None:
         check(self.preset in ("mixed", "performance"), self, "preset", "mixed or performance")
         check(self.samples >= 1, self, "samples", "at least 1")
+        check(self.bias_correction in ("accurate", "fast"), self, "bias_correction", "accurate or fast")
 
 
 def why_not(bundle: Bundle) -> str | None:
@@ -75,6 +81,7 @@ def quantise(source: Path, folder: Path, config: NncfInt8Config, workshop: Works
         preset=nncf.QuantizationPreset(config.preset),
         target_device=nncf.TargetDevice.CPU_SPR if "amx_int8" in isa else nncf.TargetDevice.CPU,
         subset_size=len(batches),
+        fast_bias_correction=config.bias_correction == "fast",
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=(
                 nncf.OverflowFix.DISABLE if isa & {"avx512_vnni", "avx_vnni"} else nncf.OverflowFix.FIRST_LAYER
@@ -96,6 +103,6 @@ TECHNIQUES.register(NncfInt8Config.technique)(
         why_not=why_not,
         choices=choices,
         apply=quantise,
-        draft=lambda config: replace(config, samples=_DRAFT_SAMPLES),
+        draft=lambda config: replace(config, samples=_DRAFT_SAMPLES, bias_correction="fast"),
     )
 )
