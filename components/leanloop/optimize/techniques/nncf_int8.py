@@ -2,9 +2,9 @@
 
 Fake-quantise nodes are put where the CPU plugin has integer kernels, ranges come from the calibration split, and bias
 correction takes out the mean error that rounding the weights adds to each layer: ``bias += E[y_fp32 - y_int8]``. The
-``fast`` one feeds each layer the fp32 model's activations; the ``accurate`` one those of the model quantised up to there, so
-that errors do not add up from layer to layer. On residual networks of a few layers the fast one loses 0.3 to 1 point of
-accuracy that the accurate one keeps, for seconds of work more; on networks of hundreds of layers it takes minutes.
+``fast`` one feeds each layer the fp32 model's activations; the ``accurate`` one those of the model quantised up to
+there, so that errors do not add up from layer to layer. On residual networks of a few layers the fast one loses 0.3 to
+1 point of accuracy that the accurate one keeps, for seconds of work more; on hundreds of layers it takes minutes.
 
 On CPUs with AMX the ``CPU_SPR`` scheme is used, which leaves out one quantiser before a residual sum. The overflow
 fix (7-bit ranges) is for CPUs without VNNI only.
