@@ -1,0 +1,57 @@
+"""How right the model is on live traffic: with labels an interval, without them an estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from leanloop.core.contracts import Interval
+
+
+@dataclass(frozen=True)
+class LiveAccuracy:
+    """Accuracy on the labelled records of a window.
+
+    Attributes:
+        labelled: Records with a label.
+        records: All of the window.
+        accuracy: With its Wilson interval; None without labels.
+    """
+
+    labelled: int
+    records: int
+    accuracy: Interval | None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the records that have a label."""
+        return self.labelled / self.records if self.records else 0.0
+
+
+def live_accuracy(predicted: np.ndarray, labels: np.ndarray, *, confidence: float = 0.95) -> LiveAccuracy:
+    """Accuracy where there are labels.
+
+    Args:
+        predicted: Class numbers, [records].
+        labels: Class numbers, [records]; negative where none has come yet.
+        confidence: Of the interval.
+    """
+    known = labels >= 0
+    right, count = int((predicted[known] == labels[known]).sum()), int(known.sum())
+    interval = wilson(right, count, confidence) if count else None
+    return LiveAccuracy(count, len(predicted), interval)
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """A share with its Wilson score interval (Wilson, 1927), which holds at small counts and near 0 and 1.
+
+    Args:
+        successes: At most ``trials``.
+        trials: At least 1.
+        confidence: Two-sided.
+    """
+    from scipy import stats
+
+    found = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return Interval(value=successes / trials, low=float(found.low), high=float(found.high))

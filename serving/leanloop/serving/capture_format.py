@@ -1,0 +1,263 @@
+r"""Capture: what a served model was asked and what it answered, as whole segment files. One writer, one reader.
+
+The file is copied into each version's folder beside ``model.py`` and runs in Triton's own environment: standard library
+and numpy only. A segment appears under its name when it is whole and on the disk::
+
+    segment = b"LLCAP\x01\r\n" record*
+    record  = <III  length of header, length of body, CRC-32 of both
+              header: JSON in UTF-8
+              body:   the tensors' bytes, in the header's order
+
+A header has a ``kind``: ``request`` (id, model, version, wall-clock time in seconds, compute time in milliseconds, and
+per tensor name, dtype, shape and bytes) or ``counters`` (of the writing process since it began, once per segment).
+Numbers are little endian and exact. An element of a text tensor is its length (``<I``) and its bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MAGIC = b"LLCAP\x01\r\n"
+SUFFIX = ".segment"
+
+_HEAD = struct.Struct("<III")
+_LENGTH = struct.Struct("<I")
+
+
+class Record(NamedTuple):
+    """One captured request.
+
+    Attributes:
+        id: The request's id, as its client chose it.
+        model: Name of the model.
+        version: Which version answered.
+        time: Wall clock when it was answered, in seconds.
+        compute_ms: What the model took for the batch that the request was part of.
+        inputs: By name, [samples, ...].
+        outputs: By name, [samples, ...].
+    """
+
+    id: str
+    model: str
+    version: int
+    time: float
+    compute_ms: float
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
+class Counters(NamedTuple):
+    """What a writing process has done since it began.
+
+    Attributes:
+        process: Its id.
+        captured: Records in finished segments.
+        dropped: Records that found the queue full.
+        lost: Records that the disk did not take.
+        removed: Segments removed to stay within the quota.
+    """
+
+    process: int
+    captured: int
+    dropped: int
+    lost: int
+    removed: int
+
+
+class Capture:
+    """Writes a share of all requests, in a thread of its own; what it cannot keep up with is dropped and counted.
+
+    Args:
+        folder: Where segments go; made when it is not there.
+        rate: Share of the requests to keep, by a hash of their ids: the same requests on every replica and version.
+        queue_records: Records that may wait to be written.
+        segment_bytes: A segment is finished when it has reached this size,
+        segment_seconds: or this age.
+        quota_bytes: All segments of the folder together; beyond it the oldest are removed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rate: float,
+        queue_records: int = 512,
+        segment_bytes: int = 4 << 20,
+        segment_seconds: float = 2.0,
+        quota_bytes: int = 1 << 30,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._below = int(rate * 2**32)
+        self._queue: queue.Queue[Record | None] = queue.Queue(queue_records)
+        self._segment_bytes, self._segment_seconds, self._quota_bytes = segment_bytes, segment_seconds, quota_bytes
+        self._captured = self._dropped = self._lost = self._removed = 0
+        self._segments = self._in_segment = 0
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
+        self._thread.start()
+
+    @property
+    def counters(self) -> Counters:
+        """What was done so far."""
+        return Counters(os.getpid(), self._captured, self._dropped, self._lost, self._removed)
+
+    def wants(self, request_id: str) -> bool:
+        """Whether the request is part of the sample."""
+        return zlib.crc32(request_id.encode()) < self._below
+
+    def offer(self, record: Record) -> None:
+        """Take a record, whose arrays must not change any more; returns at once."""
+        try:
+            self._queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._ended and (first := self._next(None)) is not None:
+            self._in_segment = 1
+            try:
+                self._write_segment(first)
+            except OSError:
+                # A full or broken disk must never reach the requests: the segment is lost, and counted.
+                self._lost += self._in_segment
+
+    def _next(self, seconds: float | None) -> Record | None:
+        """The next record; None when none came in time, or the end has come."""
+        try:
+            record = self._queue.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        self._ended = record is None
+        return record
+
+    def _write_segment(self, record: Record | None) -> None:
+        """Write from this record on, until the segment is full or old, or the end has come."""
+        self._segments += 1
+        name = f"{time.time_ns():020d}-{os.getpid()}-{self._segments}"
+        temporary = self._folder / f".{name}.part"
+        deadline = time.monotonic() + self._segment_seconds
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(MAGIC)
+                while record is not None:
+                    stream.write(pack_record(record))
+                    left = deadline - time.monotonic()
+                    record = self._next(left) if left > 0 and stream.tell() < self._segment_bytes else None
+                    self._in_segment += record is not None
+                counters = self.counters._replace(captured=self._captured + self._in_segment)
+                stream.write(_pack({"kind": "counters", **counters._asdict()}, b""))
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.rename(self._folder / f"{name}{SUFFIX}")
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._captured += self._in_segment
+        self._keep_quota()
+
+    def _keep_quota(self) -> None:
+        sizes = {}
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another instance removed it
+                sizes[path] = path.stat().st_size
+        excess = sum(sizes.values()) - self._quota_bytes
+        for path in sorted(sizes):
+            if excess <= 0:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                self._removed += 1
+            excess -= sizes[path]
+
+
+def pack_record(record: Record) -> bytes:
+    """One record as it stands in a segment."""
+    header: dict[str, Any] = {"kind": "request", **record._asdict()}
+    parts = []
+    for side in ("inputs", "outputs"):
+        tensors = []
+        for name, array in header[side].items():
+            raw = _pack_array(array)
+            parts.append(raw)
+            dtype = "text" if array.dtype.kind in "OSU" else array.dtype.newbyteorder("<").str
+            tensors.append({"name": name, "dtype": dtype, "shape": array.shape, "bytes": len(raw)})
+        header[side] = tensors
+    return _pack(header, b"".join(parts))
+
+
+def read_segment(path: Path) -> Iterator[Record | Counters]:
+    """What a segment holds, in order.
+
+    Raises:
+        ValueError: It is no segment, or a record is damaged; those before it were given.
+    """
+    data = path.read_bytes()
+    if not data.startswith(MAGIC):
+        raise ValueError(f"not a capture segment of version 1: {path}")
+    offset = len(MAGIC)
+    while offset < len(data):
+        if offset + _HEAD.size > len(data):
+            raise ValueError(f"a record is cut off at byte {offset} of {path}")
+        header_length, body_length, checksum = _HEAD.unpack_from(data, offset)
+        start = offset + _HEAD.size
+        end = start + header_length + body_length
+        if end > len(data) or zlib.crc32(data[start:end]) != checksum:
+            raise ValueError(f"a record is damaged at byte {offset} of {path}")
+        header = json.loads(data[start : start + header_length])
+        yield _unpack(header, data[start + header_length : end])
+        offset = end
+
+
+def _pack(header: dict[str, Any], body: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return _HEAD.pack(len(text), len(body), zlib.crc32(body, zlib.crc32(text))) + text + body
+
+
+def _unpack(header: dict[str, Any], body: bytes) -> Record | Counters:
+    if header.pop("kind") == "counters":
+        return Counters(**header)
+    offset = 0
+    for side in ("inputs", "outputs"):
+        arrays = {}
+        for tensor in header[side]:
+            raw = body[offset : offset + tensor["bytes"]]
+            arrays[tensor["name"]] = _unpack_array(raw, tensor["dtype"], tensor["shape"])
+            offset += tensor["bytes"]
+        header[side] = arrays
+    return Record(**header)
+
+
+def _pack_array(array: np.ndarray) -> bytes:
+    if array.dtype.kind not in "OSU":
+        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    elements = [item if isinstance(item, bytes) else str(item).encode() for item in array.reshape(-1)]
+    return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
+
+
+def _unpack_array(raw: bytes, dtype: str, shape: list[int]) -> np.ndarray:
+    if dtype != "text":
+        return np.frombuffer(raw, dtype).reshape(shape)
+    elements, offset = np.empty(int(np.prod(shape)), dtype=object), 0
+    for index in range(len(elements)):
+        (length,) = _LENGTH.unpack_from(raw, offset)
+        offset += _LENGTH.size
+        elements[index] = raw[offset : offset + length]
+        offset += length
+    return elements.reshape(shape)
