@@ -7,7 +7,9 @@ from kfp import dsl
 from leanloop.kfp import components
 
 
-@dsl.pipeline(name="leanloop-optimize", description="Makes a trained model small and fast, and serves it on Triton.")
+@dsl.pipeline(  # type: ignore[untyped-decorator]
+    name="leanloop-optimize", description="Makes a trained model small and fast, and serves it on Triton."
+)
 def optimize(
     settings: str,
     project: str,
