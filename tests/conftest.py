@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import settings
 
 from leanloop.core.settings import Settings, parse_settings
+
+# The first example of a test may import for a second, and the machine may be busy: time decides no test.
+settings.register_profile("leanloop", deadline=None)
+settings.load_profile("leanloop")
 
 MODEL = """
 import torch

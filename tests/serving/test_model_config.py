@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from leanloop.core.contracts import ServingChoice
 from leanloop.core.errors import ServingError
-from leanloop.serving import ModelConfig, ModelSpec, TensorSpec
+from leanloop.serving import CaptureChoice, ModelConfig, ModelSpec, TensorSpec
 
 NAMES = st.from_regex(r"\A[A-Za-z][A-Za-z0-9_-]{0,20}\Z")
 TENSORS = st.builds(
@@ -36,6 +36,8 @@ CONFIGS = st.builds(
         queue_delay_us=st.integers(0, 10**6),
         preferred_batch_sizes=st.lists(st.integers(1, 4096), max_size=3).map(tuple),
     ),
+    capture=st.none()
+    | st.builds(CaptureChoice, folder=st.text(), rate=st.floats(0.001, 1), quota_bytes=st.integers(1, 1 << 40)),
 )
 
 

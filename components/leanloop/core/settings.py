@@ -142,6 +142,8 @@ class ServingSettings(_Section):
     max_batch_size: int = Field(64, ge=1, le=4096)
     queue_delays_us: tuple[int, ...] = Field((0, 500), min_length=1, description="batching delays to try")
     start_timeout_seconds: float = Field(60.0, gt=0)
+    capture_rate: float = Field(0.0, ge=0, le=1, description="share of the requests that is kept; 0 keeps none")
+    capture_quota_bytes: int = Field(1 << 30, gt=0, description="of all that is kept; beyond it the oldest goes")
 
 
 class BenchmarkSettings(_Section):

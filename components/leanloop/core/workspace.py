@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "serving"
 
     @property
+    def capture(self) -> Path:
+        """Segments of captured requests, of all models."""
+        return self.serving / "capture"
+
+    @property
     def store(self) -> Store:
         """Results kept between runs."""
         return Store(self.settings.store.url)

@@ -26,7 +26,7 @@ from leanloop.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from leanloop.bundle import Bundle
-    from leanloop.serving import ModelSpec, Package, TritonClient
+    from leanloop.serving import CaptureChoice, ModelSpec, Package, TritonClient
 
 ORIGINAL = "original-onnxruntime-fp32"
 """Version 1 of every model: the first champion, and the floor to roll back to."""
@@ -88,7 +88,7 @@ def run(
             stack.up(settings.serving, folder)
         with stack.connect(settings.serving, folder) as client:
             models = stack.repository(settings.serving, folder)
-            promotion = promote(client, models, spec, packages, choice)
+            promotion = promote(client, models, spec, packages, choice, _capture(settings))
             progress(3, _STAGES, "measuring what is served")
             served = _measure(client, opened, settings, tuple(sorted({1, promotion.version})))
 
@@ -128,6 +128,13 @@ def run(
             write_json(output / "metrics.json", _metrics(record, decision, measured))
         _keep(Workspace(settings), record, bundle, artifacts)
         emit("released", model=record.model, version=record.version, artifact=record.artifact_id)
+
+
+def _capture(settings: Settings) -> CaptureChoice | None:
+    from leanloop.serving import CaptureChoice
+
+    rate, quota = settings.serving.capture_rate, settings.serving.capture_quota_bytes
+    return CaptureChoice(folder=str(Workspace(settings).capture), rate=rate, quota_bytes=quota) if rate else None
 
 
 def _artifact(artifacts: Artifacts, identity: str) -> Artifact:

@@ -5,7 +5,7 @@ from leanloop.serving.golden import Golden, check_golden
 from leanloop.serving.health import VersionHealth, check_health
 from leanloop.serving.home import TritonHome
 from leanloop.serving.load import compare_served, measure_served
-from leanloop.serving.model_config import ModelConfig, ModelSpec, TensorSpec
+from leanloop.serving.model_config import CaptureChoice, ModelConfig, ModelSpec, TensorSpec
 from leanloop.serving.process import Ports, ProcessId
 from leanloop.serving.promote import Promotion, promote
 from leanloop.serving.repository import ModelRepository, Package
@@ -15,6 +15,7 @@ from leanloop.serving.triton import TritonServer
 
 __all__ = [
     "Answer",
+    "CaptureChoice",
     "Golden",
     "LoadedModel",
     "ModelConfig",

@@ -32,6 +32,9 @@ import numpy as np
 MAGIC = b"LLCAP\x01\r\n"
 SUFFIX = ".segment"
 
+INTERNAL = "leanloop."
+"""Requests whose id begins so (health, golden queries, load tests) are ours and never captured."""
+
 _HEAD = struct.Struct("<III")
 _LENGTH = struct.Struct("<I")
 
@@ -116,7 +119,7 @@ class Capture:
 
     def wants(self, request_id: str) -> bool:
         """Whether the request is part of the sample."""
-        return zlib.crc32(request_id.encode()) < self._below
+        return not request_id.startswith(INTERNAL) and zlib.crc32(request_id.encode()) < self._below
 
     def offer(self, record: Record) -> None:
         """Take a record, whose arrays must not change any more; returns at once."""

@@ -14,10 +14,16 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from leanloop.core.errors import ServingError
+from leanloop.serving.capture_format import INTERNAL
 from leanloop.serving.triton import TOKEN_HEADER
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Protocol = Literal["grpc", "http"]
+
+
+def internal_id() -> str:
+    """A request id for our own questions, which are never captured."""
+    return f"{INTERNAL}{uuid.uuid4().hex}"
 
 
 def on_the_wire(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -137,12 +143,17 @@ class TritonClient:
         return send
 
     def predict(
-        self, model: str, inputs: Arrays, batch_size: int, version: int | None = None
+        self, model: str, inputs: Arrays, batch_size: int, version: int | None = None, *, internal: bool = False
     ) -> dict[str, npt.NDArray[Any]]:
-        """Outputs for any number of samples, sent ``batch_size`` at a time."""
+        """Outputs for any number of samples, sent ``batch_size`` at a time; ``internal`` questions are not captured."""
         samples = len(next(iter(inputs.values())))
         parts = [
-            self.infer(model, {name: array[start : start + batch_size] for name, array in inputs.items()}, version)
+            self.infer(
+                model,
+                {name: array[start : start + batch_size] for name, array in inputs.items()},
+                version,
+                internal_id() if internal else None,
+            )
             for start in range(0, samples, batch_size)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -164,7 +175,7 @@ class TritonClient:
     def is_serving(self, model: str, version: int | None = None) -> bool:
         """Whether a real inference is answered; the server's own readiness lies when a model process died."""
         try:
-            return version in (None, self.answer(model, self.zeros(model, version), version).version)
+            return version in (None, self.answer(model, self.zeros(model, version), version, internal_id()).version)
         except ServingError:
             return False
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from leanloop.core.errors import ServingError
-from leanloop.serving.client import TritonClient
+from leanloop.serving.client import TritonClient, internal_id
 from leanloop.serving.repository import ModelRepository
 
 
@@ -48,7 +48,7 @@ def _ask(client: TritonClient, model: str, version: int, not_loaded: dict[tuple[
     start = time.perf_counter()
     problem = ""
     try:
-        client.answer(model, client.zeros(model, version), version)
+        client.answer(model, client.zeros(model, version), version, internal_id())
     except ServingError as error:
         problem = not_loaded.get((model, version)) or str(error)
     milliseconds = (time.perf_counter() - start) * 1e3

@@ -15,7 +15,7 @@ import numpy as np
 from leanloop.core.contracts import ServedMeasurement
 from leanloop.core.errors import MeasurementError, ServingError
 from leanloop.core.measure_lock import measuring
-from leanloop.serving.client import Answer, Arrays, TritonClient
+from leanloop.serving.client import Answer, Arrays, TritonClient, internal_id
 
 WARMUP_SECONDS = 0.3
 
@@ -66,10 +66,12 @@ class ClosedLoop:
         failures: list[ServingError] = []
         start = time.perf_counter()
 
+        identity = internal_id()
+
         def loop(send: Callable[[str], Answer], latencies: list[float]) -> None:
             try:
                 while (began := time.perf_counter()) - start < seconds:
-                    send("load")
+                    send(identity)
                     latencies.append(time.perf_counter() - began)
             except ServingError as error:
                 failures.append(error)

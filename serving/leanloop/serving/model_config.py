@@ -65,12 +65,21 @@ class ModelSpec(Record):
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
 
 
+class CaptureChoice(Record):
+    """Which requests are kept, and where; see `leanloop.serving.capture_format.Capture`."""
+
+    folder: str
+    rate: float = Field(gt=0, le=1)
+    quota_bytes: int = Field(gt=0)
+
+
 class ModelConfig(Record):
     """All that `config.pbtxt` says: the model, which versions are loaded, and how they are run."""
 
     spec: ModelSpec
     versions: tuple[int, ...] = Field(min_length=1)
     choice: ServingChoice
+    capture: CaptureChoice | None = None
 
     def render(self) -> str:
         """The text of ``config.pbtxt``.
@@ -97,6 +106,8 @@ class ModelConfig(Record):
                 entry.dims.extend(tensor.zeros(1).shape[1:] or (1,))
                 entry.zero_data = True
         message.parameters["threads"].string_value = str(self.choice.threads)
+        if self.capture is not None:
+            message.parameters["capture"].string_value = self.capture.model_dump_json()
         return str(text_format.MessageToString(message))
 
     def save(self, folder: Path) -> None:
@@ -113,6 +124,7 @@ class ModelConfig(Record):
         path = folder / FILE_NAME
         try:
             message = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+            capture = message.parameters["capture"].string_value if "capture" in message.parameters else None
             return cls(
                 spec=ModelSpec(
                     name=message.name,
@@ -127,6 +139,7 @@ class ModelConfig(Record):
                     queue_delay_us=message.dynamic_batching.max_queue_delay_microseconds,
                     preferred_batch_sizes=tuple(message.dynamic_batching.preferred_batch_size),
                 ),
+                capture=None if capture is None else CaptureChoice.model_validate_json(capture),
             )
         except (OSError, text_format.ParseError, ValueError, IndexError, KeyError) as error:
             raise ServingError(

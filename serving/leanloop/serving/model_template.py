@@ -1,18 +1,22 @@
 """The model that Triton's Python backend runs; copied into each version's folder as ``model.py``.
 
 It runs in Triton's own environment: standard library, numpy and the runtime only. What to load and how is in
-``runtime.json`` beside it. Requests that Triton batched are run as one call.
+``runtime.json`` beside it. Requests that Triton batched are run as one call. When the model's parameter ``capture``
+says so, a sample of them is kept by ``capture_format.py``, in the background.
 """
 
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+from capture_format import Capture, Record  # type: ignore[import-not-found]
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 """Computes the outputs of one batch from its inputs, both in the order of ``runtime.json``."""
@@ -29,6 +33,17 @@ class TritonPythonModel:
         self.outputs = [tensor["name"] for tensor in runtime["outputs"]]
         load = {"onnxruntime": _load_onnxruntime, "openvino": _load_openvino}[runtime["runtime"]]
         self.run = load(str(folder / runtime["main"]), self.inputs, self.outputs, runtime)
+        self.model, self.version = args["model_name"], int(args["model_version"])
+        config = json.loads(args["model_config"])
+        asked = config["parameters"].get("capture")
+        self.capture = _open_capture(json.loads(asked["string_value"])) if asked else None
+        # Triton's own, before the first real request: one per sample of every warm-up batch.
+        self.warmups = sum(int(warmup["batch_size"]) for warmup in config.get("model_warmup", ()))
+
+    def finalize(self) -> None:
+        """Write what is captured and not yet on the disk."""
+        if self.capture is not None:
+            self.capture.close()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer all requests; one that fails gets an error and does not spoil the others."""
@@ -45,20 +60,43 @@ class TritonPythonModel:
             [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
             for name in self.inputs
         ]
+        started = time.perf_counter()
         if len(requests) == 1:
-            return [self.respond(self.run([arrays[0] for arrays in parts]))]
-        outputs = self.run([np.concatenate(arrays) for arrays in parts])
-        ends = np.cumsum([len(array) for array in parts[0]])
-        return [
-            self.respond([output[start:end] for output in outputs])
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
+            answers = [self.run([arrays[0] for arrays in parts])]
+        else:
+            outputs = self.run([np.concatenate(arrays) for arrays in parts])
+            ends = np.cumsum([len(array) for array in parts[0]])
+            answers = [
+                [output[start:end] for output in outputs] for start, end in zip([0, *ends[:-1]], ends, strict=True)
+            ]
+        if self.capture is not None:
+            compute_ms = 1e3 * (time.perf_counter() - started)
+            for index, request in enumerate(requests):
+                self.keep(self.capture, request, [arrays[index] for arrays in parts], answers[index], compute_ms)
+        return [self.respond(arrays) for arrays in answers]
+
+    def keep(
+        self, capture: Any, request: Any, inputs: Sequence[Any], outputs: Sequence[Any], compute_ms: float
+    ) -> None:
+        """Offer a request to the capture when it is part of the sample; its memory is Triton's, so it is copied."""
+        if self.warmups:
+            self.warmups -= 1
+            return
+        identity = request.request_id() or uuid.uuid4().hex
+        if capture.wants(identity):
+            asked = {name: np.array(array) for name, array in zip(self.inputs, inputs, strict=True)}
+            answered = {name: np.array(array) for name, array in zip(self.outputs, outputs, strict=True)}
+            capture.offer(Record(identity, self.model, self.version, time.time(), compute_ms, asked, answered))
 
     def respond(self, arrays: Sequence[Any]) -> Any:
         """One response of named tensors."""
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays, strict=True)]
         )
+
+
+def _open_capture(asked: dict[str, Any]) -> Any:
+    return Capture(Path(asked["folder"]), rate=asked["rate"], quota_bytes=asked["quota_bytes"])
 
 
 def _load_onnxruntime(path: str, inputs: list[str], outputs: list[str], runtime: dict[str, Any]) -> Run:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from leanloop.core.contracts import ServingChoice
 from leanloop.core.errors import ServingError
-from leanloop.serving.client import TritonClient
+from leanloop.serving.client import TritonClient, internal_id
 from leanloop.serving.golden import check_golden
-from leanloop.serving.model_config import FILE_NAME, ModelConfig, ModelSpec
+from leanloop.serving.model_config import FILE_NAME, CaptureChoice, ModelConfig, ModelSpec
 from leanloop.serving.repository import ModelRepository, Package
 
 
@@ -34,6 +34,7 @@ def promote(
     spec: ModelSpec,
     packages: Sequence[Package],
     choice: ServingChoice,
+    capture: CaptureChoice | None = None,
 ) -> Promotion:
     """Let the last package answer, and keep the others and the previous champion loaded.
 
@@ -47,6 +48,7 @@ def promote(
         spec: Name and tensors.
         packages: The original first, the one that shall answer last; the original alone may be both.
         choice: Instances, threads and batching for all versions.
+        capture: Which requests to keep; None keeps none.
 
     Raises:
         ServingError: It could not be done and was undone; what served before serves on.
@@ -68,6 +70,7 @@ def promote(
             spec=spec,
             versions=tuple(sorted(version for version in kept if version <= champion)),
             choice=choice,
+            capture=capture,
         )
         try:
             config.save(repository.folder(spec.name))
@@ -98,10 +101,10 @@ def _verify(client: TritonClient, config: ModelConfig, packages: dict[int, Packa
         if version in packages:
             check_golden(client, model, packages[version].golden, batch_size=batch_size, version=version)
         else:
-            client.answer(model, client.zeros(model, version), version)
+            client.answer(model, client.zeros(model, version), version, internal_id())
     champion = max(config.versions)
     check_golden(client, model, packages[champion].golden, batch_size=batch_size)
-    answered = client.answer(model, client.zeros(model)).version
+    answered = client.answer(model, client.zeros(model), request_id=internal_id()).version
     if answered != champion:
         raise ServingError(
             "Another version than the promoted one answers.",

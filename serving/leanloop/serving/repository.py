@@ -1,7 +1,7 @@
 """The model repository: one folder per model, one numbered folder per version.
 
     <model>/config.pbtxt
-    <model>/<version>/model.py, runtime.json, and the files that the runtime loads
+    <model>/<version>/model.py, capture_format.py, runtime.json, and the files that the runtime loads
 
 A version's folder is whole or absent and never changes; a number is never used twice.
 """
@@ -23,7 +23,10 @@ from leanloop.core.names import check_name
 from leanloop.serving.golden import Golden
 from leanloop.serving.model_config import FILE_NAME, ModelConfig, ModelSpec
 
-_TEMPLATE = Path(__file__).with_name("model_template.py")
+_PROGRAMS = {
+    "model.py": Path(__file__).with_name("model_template.py"),
+    "capture_format.py": Path(__file__).with_name("capture_format.py"),
+}
 _RUNTIME_FILE = "runtime.json"
 
 
@@ -104,10 +107,10 @@ class ModelRepository:
 
     def _holds(self, spec: ModelSpec, version: int, package: Package, threads: int) -> bool:
         folder = self.folder(spec.name) / str(version)
-        pairs = [(folder / "model.py", _TEMPLATE)]
+        pairs = [(folder / name, program) for name, program in _PROGRAMS.items()]
         pairs += [(folder / name, package.folder / name) for name in package.files.files]
         return self.runtime(spec.name, version) == _runtime_document(spec, package, threads) and all(
-            digest_file(ours) == digest_file(theirs) for ours, theirs in pairs
+            ours.exists() and digest_file(ours) == digest_file(theirs) for ours, theirs in pairs
         )
 
     def write_version(self, spec: ModelSpec, version: int, package: Package, threads: int) -> None:
@@ -142,7 +145,8 @@ class ModelRepository:
                 copy = inside(folder, name)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(inside(package.folder, name), copy)
-            shutil.copyfile(_TEMPLATE, folder / "model.py")
+            for name, program in _PROGRAMS.items():
+                shutil.copyfile(program, folder / name)
             # A file in its place keeps the model process from writing byte code here: Triton would take the
             # changed folder for a changed version and reload it whenever another version is loaded.
             (folder / "__pycache__").touch()

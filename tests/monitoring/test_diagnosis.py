@@ -1,0 +1,71 @@
+"""The table: each row is reached, none is shadowed, and nothing dangerous is done on weak evidence."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import get_args, get_type_hints
+
+import pytest
+
+from leanloop.monitoring.diagnosis import TABLE, UNFORESEEN, Action, Evidence, as_markdown, attributes, diagnose
+
+VALUES = {name: get_args(hint) for name, hint in get_type_hints(Evidence).items()}
+EVERYTHING = [Evidence(**dict(zip(VALUES, values, strict=True))) for values in product(*VALUES.values())]
+
+
+def test_rows_name_what_there_is() -> None:
+    for row in TABLE:
+        assert set(row.seen) <= set(attributes())
+        for name, wanted in row.seen.items():
+            assert ({wanted} if isinstance(wanted, str) else set(wanted)) <= set(VALUES[name])
+        assert row.action in get_args(Action)
+
+
+def test_every_row_decides_something() -> None:
+    assert {diagnose(evidence).cause for evidence in EVERYTHING} == {row.cause for row in (*TABLE, UNFORESEEN)}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "action"),
+    [
+        (Evidence(), "nothing"),
+        (Evidence(requests="failing", promoted="recently"), "roll back"),
+        (Evidence(answers="wrong", promoted="recently"), "roll back"),
+        (Evidence(requests="failing"), "repair the server"),
+        (Evidence(latency="burning", accuracy="ok"), "re-tune"),
+        (Evidence(latency="burning", demand="above capacity"), "page"),
+        (Evidence(inputs="drifting", accuracy="ok", labels="enough"), "record"),
+        (Evidence(inputs="drifting", labels="pending"), "wait for labels"),
+        (Evidence(inputs="drifting", labels="none", estimate="falling"), "re-optimise"),
+        (Evidence(agreement="falling"), "re-optimise"),
+        (Evidence(inputs="drifting", accuracy="falling", labels="enough"), "fine-tune and re-optimise"),
+        (Evidence(inputs="drifting", accuracy="falling", labels="few"), "page"),
+        (Evidence(accuracy="falling", labels="enough", revision="refused"), "page"),
+        (Evidence(inputs="broken", requests="failing"), "page and freeze capture"),
+        (Evidence(latency="burning", accuracy="falling", labels="enough"), "page"),
+    ],
+)
+def test_the_rows_of_the_design(evidence: Evidence, action: Action) -> None:
+    assert diagnose(evidence).action == action
+
+
+def test_nothing_is_done_to_the_model_without_a_reason() -> None:
+    for evidence in EVERYTHING:
+        action = diagnose(evidence).action
+        if action == "roll back":
+            assert evidence.promoted == "recently"
+        if action == "fine-tune and re-optimise":
+            assert (evidence.accuracy, evidence.labels, evidence.revision) == ("falling", "enough", "not tried")
+        if action == "re-optimise":
+            assert "falling" in (evidence.agreement, evidence.estimate)
+        if action == "nothing":
+            seen = vars(evidence).values()
+            assert {"failing", "wrong", "burning", "falling", "drifting", "broken"}.isdisjoint(seen)
+        if evidence.inputs == "broken":
+            assert action == "page and freeze capture"
+
+
+def test_the_table_is_shown_whole() -> None:
+    text = as_markdown()
+    assert text.count("\n") == len(TABLE) + 3
+    assert all(row.cause in text for row in TABLE)
