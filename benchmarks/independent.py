@@ -125,10 +125,10 @@ def benchmark_app(variants: dict[str, Any], folder: Path, name: str, batch: int)
     if hint := hint_of(model):
         command += ["-infer_precision", hint]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    match = re.search(r"Median:\s+([\d.]+) ms", printed)
+    match = re.search(r"Median:\s+([\d.]+) (ms|us)", printed)
     if match is None:
         raise RuntimeError(f"benchmark_app told no median:\n{printed}")
-    return float(match[1])
+    return float(match[1]) * {"ms": 1.0, "us": 1e-3}[match[2]]
 
 
 def last_number(command: list[str]) -> float:
