@@ -26,9 +26,9 @@ class Figure:
         return above and (self.at_most is None or operator.le(self.value, self.at_most))
 
     def __str__(self) -> str:
-        bar = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
         if self.at_least is None and self.at_most is None:
             return f"{self.name:<66} {self.value:9.2f} {self.unit}"
+        bar = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
         return f"{self.name:<66} {self.value:9.2f} {self.unit:<10} {bar:>9}  {'ok' if self.ok else 'MISS'}"
 
 
