@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = (1, 32)
-REPEATS = 9
+ROUNDS = 5
 
 LOOP = """
 import statistics, sys, timeit
@@ -57,22 +57,23 @@ print(statistics.median(timeit.repeat(call, number=number, repeat=9)) / number *
 def measure(variants: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Milliseconds per call by the loop and, for IR, by benchmark_app; and how far they are from the product's.
 
-    The machine drifts, so the product measures each variant again right before and right after the loop.
+    The machine drifts, so all of them measure in turns, and medians over the rounds are compared.
     """
     found: dict[str, dict[str, float]] = {}
     apart = {}
     for name in ("original-pytorch-fp32", "winner-batch-1", "winner-batch-32"):
         for batch in BATCHES:
-            ours, theirs = [], []
-            for _ in range(3):
-                ours.append(product(variants, folder, name, batch))
-                theirs.append(loop(variants, folder, name, batch))
-            key = f"{name}, batch {batch}"
-            found[key] = {"product_ms": statistics.median(ours), "timeit_ms": statistics.median(theirs)}
-            apart[f"{key}, timeit"] = percent(found[key]["product_ms"], found[key]["timeit_ms"])
+            others = {"timeit": loop}
             if variants["models"][name]["runtime"] == "openvino":
-                found[key]["benchmark_app_ms"] = benchmark_app(variants, folder, name, batch)
-                apart[f"{key}, benchmark_app"] = percent(found[key]["product_ms"], found[key]["benchmark_app_ms"])
+                others["benchmark_app"] = benchmark_app
+            rounds: dict[str, list[float]] = {tool: [] for tool in ("product", *others)}
+            for _ in range(ROUNDS):
+                for tool, measured_by in {"product": product, **others}.items():
+                    rounds[tool].append(measured_by(variants, folder, name, batch))
+            key = f"{name}, batch {batch}"
+            found[key] = {f"{tool}_ms": statistics.median(times) for tool, times in rounds.items()}
+            for tool in others:
+                apart[f"{key}, {tool}"] = percent(found[key]["product_ms"], found[key][f"{tool}_ms"])
     return {"milliseconds": found, "difference_percent": apart}
 
 
