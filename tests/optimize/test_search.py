@@ -141,8 +141,10 @@ def test_finalists_are_ranked_and_hold_a_post_training_one(found: list[Path], sm
     assert len(chosen) <= small.optimize.finalists + 1
     assert len({one.candidate.id for one in chosen}) == len(chosen)
     assert any(not Recipe.from_record(one.candidate.recipe).torch for one in chosen)
+    assert any(not row.recipe.techniques for row in _rows(found))
+    assert all(one.candidate.recipe.techniques for one in chosen)
     good = {row.candidate_id for row in _rows(found) if holds(row)}
-    fastest = min(row.latency_ms or 0.0 for row in _rows(found) if holds(row))
+    fastest = min(row.latency_ms or 0.0 for row in _rows(found) if holds(row) and row.recipe.techniques)
     assert chosen[0].candidate.id in good
     assert chosen[0].candidate.latency_ms == fastest
 

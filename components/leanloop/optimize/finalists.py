@@ -30,7 +30,7 @@ def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
 
     First those that hold the accuracy within the goal's limits, by objective; then the rest of the Pareto front over
     objective, metric and size. Beside these, the best post-training candidate of each target is always taken, so that
-    the report can say what retraining bought.
+    the report can say what retraining bought. Plain conversions are left out.
 
     Args:
         folders: Of the workers; each holds ``candidates.json``.
@@ -41,7 +41,10 @@ def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
         worker = Candidates.load(folder)
         rows = {row.candidate_id: row for row in worker.trials if row.state == "complete"}
         for identity in worker.candidates:
-            found.setdefault(identity, (Finalist(Candidate.load(folder / identity), folder / identity), rows[identity]))
+            candidate = Candidate.load(folder / identity)
+            # A plain conversion is a baseline of the benchmark already, and would take the place of a candidate.
+            if candidate.recipe.techniques:
+                found.setdefault(identity, (Finalist(candidate, folder / identity), rows[identity]))
     ranked = sorted(found.values(), key=lambda pair: _rank(pair, list(found.values()), settings))
     chosen = [finalist for finalist, _ in ranked[: settings.optimize.finalists]]
     for target in settings.targets:

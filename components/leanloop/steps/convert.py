@@ -44,9 +44,6 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
             found = baselines(opened, folder, settings.targets, threads=settings.goal.threads, store=store)
             for number, finalist in enumerate(chosen):
                 progress(number, len(chosen), f"checking {finalist.candidate.recipe.describe()}")
-                if not finalist.candidate.recipe.techniques:
-                    rejected[finalist.candidate.id] = "it is the original's own baseline"
-                    continue
                 try:
                     found.append(_checked(opened, finalist, folder, settings.goal.threads))
                 except ConversionError as error:
