@@ -138,3 +138,16 @@ def test_a_copied_store_still_reads(tmp_path: Path) -> None:
     Store(str(tmp_path / "one")).put_folder("k", tmp_path / "in")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert Store(str(tmp_path / "two")).get_folder("k", tmp_path / "out")
+
+
+def test_a_folder_is_made_once_and_taken_from_then_on(tmp_path: Path) -> None:
+    kept, made = Store(str(tmp_path / "store")), []
+
+    def make(empty: Path) -> None:
+        made.append(empty)
+        (empty / "a.txt").write_text("made")
+
+    for name in ("first", "second"):
+        kept.take_folder("things/1", tmp_path / name, make)
+        assert (tmp_path / name / "a.txt").read_text() == "made"
+    assert made == [tmp_path / "first"]

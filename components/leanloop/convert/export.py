@@ -84,18 +84,22 @@ def fp32_onnx(bundle: Bundle, path: Path, store: Store | None = None, child: Chi
     key = "exports/" + digest_json([path.name, bundle.manifest.digest, code_version(), tool_versions()])
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        folder, log = Path(scratch) / "export", Path(scratch) / "log"
-        if store is None or not store.get_folder(key, folder):
-            folder.mkdir()
+        folder = Path(scratch) / "export"
+
+        def make(empty: Path) -> None:
             (child.call if child else run_limited)(
                 "leanloop.convert.export:write_original",
-                {"bundle": str(bundle.folder), "path": str((folder / path.name).resolve())},
-                folder=log,
+                {"bundle": str(bundle.folder), "path": str((empty / path.name).resolve())},
+                folder=Path(scratch) / "log",
                 timeout_seconds=EXPORT_SECONDS,
                 memory_bytes=EXPORT_BYTES,
             )
-            if store is not None:
-                store.put_folder(key, folder)
+
+        if store is None:
+            folder.mkdir()
+            make(folder)
+        else:
+            store.take_folder(key, folder, make)
         _move_files(folder, path.parent)
 
 

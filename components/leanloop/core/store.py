@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ class Store:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(name, str(target))
         return True
+
+    def take_folder(self, key: str, folder: Path, make: Callable[[Path], object]) -> None:
+        """Copy an entry into ``folder``; when there is none, ``make`` fills the folder, and it is kept.
+
+        Args:
+            key: Of the entry.
+            folder: Made when it is not there.
+            make: Called with the empty folder.
+        """
+        if not self.get_folder(key, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            make(folder)
+            self.put_folder(key, folder)
 
     def put_json(self, key: str, document: Any) -> None:
         """Write a JSON document under a key, replacing an older one in one move."""

@@ -50,10 +50,7 @@ def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
     key = f"prefixes/{prefix_id(configs, workshop.bundle.manifest.digest)}"
     with tempfile.TemporaryDirectory(prefix="leanloop-prefix-") as scratch:
         folder = Path(scratch) / "prefix"
-        if not workshop.store.get_folder(key, folder):
-            folder.mkdir()
-            _apply(configs, workshop, folder)
-            workshop.store.put_folder(key, folder)
+        workshop.store.take_folder(key, folder, lambda empty: _apply(configs, workshop, empty))
         return Prefix(_restore(folder, workshop.bundle), **read_json(folder / _COST))
 
 
@@ -63,10 +60,11 @@ def make_onnx(configs: Sequence[Config], workshop: Workshop, path: Path) -> None
         fp32_onnx(workshop.bundle, path, workshop.store)
         return
     key = f"exports/{prefix_id(configs, workshop.bundle.manifest.digest)}"
-    if not workshop.store.get_folder(key, path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        export_onnx(workshop.bundle, make_prefix(configs, workshop).module, path)
-        workshop.store.put_folder(key, path.parent)
+
+    def make(empty: Path) -> None:
+        export_onnx(workshop.bundle, make_prefix(configs, workshop).module, empty / path.name)
+
+    workshop.store.take_folder(key, path.parent, make)
 
 
 def make_files(recipe: Recipe, workshop: Workshop, folder: Path) -> ModelFiles:

@@ -40,9 +40,10 @@ def kept_original_outputs(bundle: Bundle, split: Split, store: Store) -> Arrays:
     key = "originals/" + digest_json([bundle.manifest.digest, split.name, code_version(), tool_versions()])
     with tempfile.TemporaryDirectory(prefix="leanloop-original-") as scratch:
         folder = Path(scratch) / "original"
-        if not store.get_folder(key, folder):
-            folder.mkdir()
-            np.savez(folder / "outputs.npz", allow_pickle=False, **original_outputs(bundle, split))
-            store.put_folder(key, folder)
+
+        def make(empty: Path) -> None:
+            np.savez(empty / "outputs.npz", allow_pickle=False, **original_outputs(bundle, split))
+
+        store.take_folder(key, folder, make)
         with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
             return {name: archive[name] for name in bundle.manifest.outputs}

@@ -209,10 +209,11 @@ def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
     key = f"teachers/{workshop.bundle.manifest.digest}"
     with tempfile.TemporaryDirectory(prefix="leanloop-teacher-") as scratch:
         folder = Path(scratch) / "teacher"
-        if not workshop.store.get_folder(key, folder):
-            folder.mkdir()
-            np.savez(folder / "outputs.npz", allow_pickle=False, **_run_teacher(workshop))
-            workshop.store.put_folder(key, folder)
+
+        def make(empty: Path) -> None:
+            np.savez(empty / "outputs.npz", allow_pickle=False, **_run_teacher(workshop))
+
+        workshop.store.take_folder(key, folder, make)
         with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
             return [archive[name] for name in workshop.bundle.manifest.outputs]
 
