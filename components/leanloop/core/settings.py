@@ -142,8 +142,56 @@ class ServingSettings(_Section):
     max_batch_size: int = Field(64, ge=1, le=4096)
     queue_delays_us: tuple[int, ...] = Field((0, 500), min_length=1, description="batching delays to try")
     start_timeout_seconds: float = Field(60.0, gt=0)
+
+
+class TriggerSettings(_Section):
+    """When the loop acts by itself, and how often at most."""
+
+    automatic: bool = Field(True, description="start repairs; false: only record incidents and page")
+    cooldown_minutes: float = Field(60.0, ge=0, description="after a run, before the next one for the same model")
+    daily_runs: int = Field(6, ge=1, description="runs that the loop starts by itself in 24 hours, per model")
+    rejections: int = Field(2, ge=1, description="candidates refused for one cause before a person is asked")
+    fresh_labels: int = Field(500, ge=1, description="labels since the drift began that a fine-tuning needs")
+    label_horizon_minutes: float = Field(1440.0, gt=0, description="labels that have not come by then will not come")
+    budget_minutes: float = Field(4.0, gt=0, description="of the search in a re-optimisation")
+
+
+class SloSettings(_Section):
+    """What served requests are promised, and over which windows the error budgets are watched."""
+
+    latency_p99_ms: float = Field(50.0, gt=0, description="server-side request time, queueing included")
+    latency_target: float = Field(0.99, gt=0, lt=1, description="share of the time that p99 must hold")
+    availability_target: float = Field(0.999, gt=0, lt=1, description="share of the requests that must be answered")
+    window_scale: float = Field(1.0, gt=0, description="of all alerting windows: 1 is hours and days, 0.01 a demo's")
+
+
+class MonitoringSettings(_Section):
+    """What is kept of live traffic, how it is judged, and what the loop may do about it."""
+
     capture_rate: float = Field(0.0, ge=0, le=1, description="share of the requests that is kept; 0 keeps none")
     capture_quota_bytes: int = Field(1 << 30, gt=0, description="of all that is kept; beyond it the oldest goes")
+    window: int = Field(500, ge=100, description="captured records per judged window")
+    window_minutes: float = Field(60.0, gt=0, description="a window is judged after that, full or not")
+    raise_after: int = Field(2, ge=1, description="alarming windows ...")
+    of: int = Field(3, ge=1, description="... among so many that make an incident")
+    clear_after: int = Field(3, ge=1, description="quiet windows in a row that end it")
+    level: float = Field(0.005, gt=0, lt=0.5, description="chance of a false alarm per window")
+    max_accuracy_drop: float = Field(0.05, gt=0, lt=1, description="below the release's own validation accuracy")
+    max_agreement_drop: float = Field(0.03, gt=0, lt=1, description="with the parent, below that on validation")
+    parent_samples: int = Field(100, ge=0, description="per window, also asked of the parent; 0 asks none")
+    slo: SloSettings = SloSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    tick_seconds: float = Field(5.0, gt=0, description="between two looks at what has come")
+    database: str = Field("", description="URL of SQLAlchemy; empty: SQLite in the workspace")
+    service_url: str = Field("127.0.0.1:8003", description="of leanloop's own service")
+    prometheus_url: str = Field("127.0.0.1:9090", description="started here when nothing answers")
+    alertmanager_url: str = Field("127.0.0.1:9093", description="started here; empty: alerts are read from Prometheus")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MonitoringSettings:
+        if self.raise_after > self.of:
+            raise ValueError("raise_after: is above of")
+        return self
 
 
 class BenchmarkSettings(_Section):
@@ -174,6 +222,7 @@ class Settings(_Section):
     optimize: OptimizeSettings = OptimizeSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
     serving: ServingSettings = ServingSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     store: StoreSettings = StoreSettings()
     workspace: str = Field(".leanloop", description="folder of runs, store and served models")
 

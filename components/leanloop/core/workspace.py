@@ -67,6 +67,21 @@ class Workspace:
         return self.serving / "capture"
 
     @property
+    def monitoring(self) -> Path:
+        """Captured rows, the database, the states of Prometheus and Alertmanager, and what the supervisor keeps."""
+        return self.root / "monitoring"
+
+    @property
+    def rows(self) -> Path:
+        """Captured requests as Parquet, of all models."""
+        return self.monitoring / "rows"
+
+    @property
+    def database_url(self) -> str:
+        """Where labels, windows, incidents and runs are kept."""
+        return self.settings.monitoring.database or f"sqlite:///{self.monitoring / 'loop.db'}"
+
+    @property
     def store(self) -> Store:
         """Results kept between runs."""
         return Store(self.settings.store.url)

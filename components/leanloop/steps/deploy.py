@@ -133,7 +133,7 @@ def run(
 def _capture(settings: Settings) -> CaptureChoice | None:
     from leanloop.serving import CaptureChoice
 
-    rate, quota = settings.serving.capture_rate, settings.serving.capture_quota_bytes
+    rate, quota = settings.monitoring.capture_rate, settings.monitoring.capture_quota_bytes
     return CaptureChoice(folder=str(Workspace(settings).capture), rate=rate, quota_bytes=quota) if rate else None
 
 
