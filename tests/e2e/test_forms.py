@@ -47,6 +47,7 @@ def run(owner: Owner, document: dict[str, Any]) -> Run:
 def quick(owner: Owner, **optimize: Any) -> dict[str, Any]:
     document: dict[str, Any] = digits_document(owner.ports)
     document["optimize"] |= {"budget_minutes": 0.3, "workers": 1} | optimize
+    document["benchmark"] |= {"blocks": 4}
     return document
 
 
@@ -67,7 +68,7 @@ def test_onnx_without_training_data_and_labels(owner: Owner) -> None:
         images, _ = load(split, owner.folder).tensors
         arrays[f"{split}/image"] = images.numpy()
     np.savez(owner.folder / "data.npz", **arrays)
-    document = quick(owner)
+    document = quick(owner, techniques=["channel_pruning", "distillation", "ort_static_int8"])
     document["model"] |= {"file": "digits.onnx", "factory": None, "code": []}
     document |= {"data": {"source": "data.npz"}, "metric": "agreement"}
     finished = run(owner, document)
@@ -83,7 +84,7 @@ def test_pt2(owner: Owner) -> None:
     batch = torch.export.Dim("batch")
     program = torch.export.export(digits_net(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
     torch.export.save(program, owner.folder / "digits.pt2")
-    document = quick(owner)
+    document = quick(owner, techniques=["channel_pruning", "openvino_bf16"])
     document["model"] |= {"file": "digits.pt2", "factory": None, "code": ["data.py"]}
     finished = run(owner, document)
     assert finished.release().version in (1, 2)
@@ -91,7 +92,7 @@ def test_pt2(owner: Owner) -> None:
 
 
 def test_a_size_and_memory_goal_is_met(owner: Owner) -> None:
-    document = quick(owner, budget_minutes=0.6, workers=2)
+    document = quick(owner, techniques=["channel_pruning", "distillation", "ort_static_int8"], budget_minutes=0.4)
     document["goal"] |= {"minimise": "size", "max_size_bytes": 90_000, "max_memory_bytes": 200 << 20}
     finished = run(owner, document)
     release = finished.release()

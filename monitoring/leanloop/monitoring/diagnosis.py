@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
+Question = Literal["inputs", "accuracy", "agreement", "latency", "requests", "none"]
+"""What is wrong with a release is asked in these kinds; an incident is about one of them."""
+
 Action = Literal[
     "nothing",
     "record",
@@ -62,11 +65,13 @@ class Row:
         cause: What is thought to be wrong, for people.
         seen: Values of `Evidence`, by attribute; all must hold, other attributes do not matter.
         action: What is done.
+        question: What the incident is about.
     """
 
     cause: str
     seen: Mapping[str, str | tuple[str, ...]]
     action: Action
+    question: Question
 
     def fits(self, evidence: Evidence) -> bool:
         """Whether all that the row names is seen."""
@@ -83,86 +88,109 @@ TABLE: tuple[Row, ...] = (
         "the requests themselves are broken",
         {"inputs": "broken"},
         "page and freeze capture",
+        "inputs",
     ),
     Row(
         "the new release fails",
         {"promoted": "recently", "requests": "failing"},
         "roll back",
+        "requests",
     ),
     Row(
         "the new release answers wrongly",
         {"promoted": "recently", "answers": "wrong"},
         "roll back",
+        "requests",
     ),
     Row(
         "the server is broken",
         {"requests": "failing"},
         "repair the server",
+        "requests",
     ),
     Row(
         "a loaded release answers otherwise than it did",
         {"answers": "wrong"},
         "repair the server",
+        "requests",
     ),
     Row(
         "more is asked than this machine can answer",
         {"latency": "burning", "demand": "above capacity"},
         "page",
+        "latency",
     ),
     Row(
         "the new release is slower under live load",
         {"promoted": "recently", "latency": "burning", "accuracy": NOT_FALLING},
         "roll back",
+        "latency",
     ),
     Row(
         "the release is too slow for its traffic",
         {"latency": "burning", "accuracy": NOT_FALLING, "agreement": NOT_FALLING},
         "re-tune",
+        "latency",
     ),
     Row(
         "the new release is less accurate",
         {"promoted": "recently", "accuracy": "falling", "inputs": "as before"},
         "roll back",
+        "accuracy",
     ),
     Row(
         "compression hurts on what is asked now",
         {"agreement": "falling", "latency": NOT_FALLING},
         "re-optimise",
+        "agreement",
     ),
     Row(
         "the world has changed, and a revision was not good enough",
         {"accuracy": "falling", "revision": "refused"},
         "page",
+        "accuracy",
     ),
     Row(
         "the world has changed, and there are labels to learn from",
         {"accuracy": "falling", "labels": "enough", "latency": NOT_FALLING},
         "fine-tune and re-optimise",
+        "accuracy",
+    ),
+    Row(
+        "the world has changed; more labels are on their way",
+        {"accuracy": "falling", "labels": "pending", "latency": NOT_FALLING},
+        "wait for labels",
+        "accuracy",
     ),
     Row(
         "the world has changed, and the base model needs labels that are not there",
         {"accuracy": "falling", "latency": NOT_FALLING},
         "page",
+        "accuracy",
     ),
     Row(
         "the world may have changed; labels will tell",
         {"inputs": "drifting", "accuracy": "unknown", "labels": "pending"},
         "wait for labels",
+        "inputs",
     ),
     Row(
         "the world has changed, and the model is less sure; no labels will come",
         {"inputs": ("drifting", "unknown"), "accuracy": "unknown", "estimate": "falling"},
         "re-optimise",
+        "accuracy",
     ),
     Row(
         "the world has changed, and the model copes",
         {"inputs": "drifting", "accuracy": "ok"},
         "record",
+        "inputs",
     ),
     Row(
         "the world has changed; nothing says that it hurts",
         {"inputs": "drifting", "accuracy": "unknown", "estimate": "ok"},
         "record",
+        "inputs",
     ),
     Row(
         "nothing is wrong",
@@ -174,10 +202,11 @@ TABLE: tuple[Row, ...] = (
             "agreement": NOT_FALLING,
         },
         "nothing",
+        "none",
     ),
 )
 
-UNFORESEEN = Row("no row fits", {}, "page")
+UNFORESEEN = Row("no row fits", {}, "page", "requests")
 
 
 def diagnose(evidence: Evidence) -> Row:

@@ -10,9 +10,30 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 
-from leanloop.monitoring.database.tables import LabelConflict, LabelRow, Table
+from leanloop.monitoring.database.tables import (
+    AlertRow,
+    IncidentRow,
+    LabelConflict,
+    LabelRow,
+    LeaseRow,
+    RunRow,
+    Table,
+    TakenRow,
+    WindowRow,
+)
 
-__all__ = ["LabelConflict", "LabelRow", "Table", "open_database"]
+__all__ = [
+    "AlertRow",
+    "IncidentRow",
+    "LabelConflict",
+    "LabelRow",
+    "LeaseRow",
+    "RunRow",
+    "Table",
+    "TakenRow",
+    "WindowRow",
+    "open_database",
+]
 
 
 def open_database(url: str) -> Engine:
@@ -25,6 +46,8 @@ def open_database(url: str) -> Engine:
     from alembic.config import Config
 
     engine = create_engine(url)
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _make_durable)
     config = Config()
