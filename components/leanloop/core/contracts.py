@@ -10,6 +10,8 @@ contract are relative to that folder, so an artifact can be moved or copied to a
     benchmark/   benchmark.json   + predictions/<variant id>.npz
     verdict/     verdict.json     + report.html
     release/     release.json     + report.html
+
+A re-optimisation also has those of `leanloop.core.loop_contracts`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from leanloop.core.settings import InputSpec, Name
 
 Runtime = Literal["pytorch", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
+Aim = Literal["accuracy", "agreement", "latency"]
+"""What must get better in a re-optimisation: answers by labels, answers by the parent's, or the time they take."""
 
 
 class Record(BaseModel):
@@ -102,6 +106,8 @@ class BundleManifest(FileContract):
     files: tuple[FileReference, ...]
     max_samples: dict[str, int]
     splits: dict[str, SplitSummary] = Field(description="by split name; a split that is not there is absent")
+    parent: str | None = Field(None, description="digest of the bundle that this one was revised from")
+    fresh: tuple[str, ...] = Field((), description="files of live samples that are mixed into the data, newest last")
     weights_bytes: int
     digest: str = Field(description="over weights, code, samples, data digests and these fields")
 
@@ -232,6 +238,13 @@ class TrialRow(Record):
     reason: str
 
 
+class Challenge(Record):
+    """Who is challenged in a re-optimisation, and on what."""
+
+    champion: str = Field(description="variant id of the artifact that serves; never the winner")
+    aim: Aim
+
+
 class Candidates(FileContract):
     """``candidates.json``: what one search worker finished, and its log."""
 
@@ -241,6 +254,7 @@ class Candidates(FileContract):
     candidates: tuple[str, ...] = Field(description="ids; each has a folder of that name")
     trials: tuple[TrialRow, ...]
     left_out: dict[str, str] = Field(description="technique -> why it was not tried")
+    challenge: Challenge | None = Field(None, description="in a re-optimisation; ``champion/`` then lies beside")
 
 
 # --- convert --------------------------------------------------------------------------------------
@@ -279,6 +293,7 @@ class Artifacts(FileContract):
     rejected: dict[str, str] = Field(description="variant id -> why it was not taken")
     left_out: dict[str, str] = Field(description="technique -> why it was not tried")
     trials: tuple[TrialRow, ...] = Field(description="the search log of all workers")
+    challenge: Challenge | None = Field(None, description="in a re-optimisation")
 
 
 # --- benchmark ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ LeanloopError
  +- ConversionError    export, quantisation or parity
  +- MeasurementError   a benchmark that cannot be trusted or run
  +- TrialError         one candidate of the search
+ +- RefusedError       a re-optimisation that found nothing better than what serves
  +- ChildError         a limited child process (time, memory, crash)
  +- ServingError       Triton, the model repository, a release
  +- StoreError         files, digests, disk space
@@ -77,6 +78,10 @@ class MeasurementError(LeanloopError):
 
 class TrialError(LeanloopError):
     """One candidate of the search failed; the others go on."""
+
+
+class RefusedError(LeanloopError):
+    """A revision or a challenger did not pass its gate: what serves stays. Not a malfunction."""
 
 
 class ChildError(LeanloopError):
