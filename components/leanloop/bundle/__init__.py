@@ -9,7 +9,7 @@ from __future__ import annotations
 from leanloop.bundle.bundle import Bundle
 from leanloop.bundle.data import SPLITS, Arrays, Split, SplitName, tensors
 from leanloop.bundle.metrics import Metric, classes_of, correct, make_metric
-from leanloop.bundle.pack import pack
+from leanloop.bundle.pack import pack, seal
 
 __all__ = [
     "SPLITS",
@@ -22,5 +22,6 @@ __all__ = [
     "correct",
     "make_metric",
     "pack",
+    "seal",
     "tensors",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from leanloop.bundle.data import Arrays, Split, SplitName, read_split, tensors
 from leanloop.bundle.files import materialise
+from leanloop.bundle.fresh import mix
 from leanloop.bundle.metrics import Metric, make_metric
 from leanloop.bundle.owner_code import import_object
 from leanloop.core.contracts import BundleManifest
@@ -28,7 +29,7 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.manifest = BundleManifest.load(folder)
-        self._splits: dict[str, Split | None] = {}
+        self._splits: dict[str, tuple[Split | None, np.ndarray]] = {}
 
     @property
     def weights(self) -> Path:
@@ -82,16 +83,32 @@ class Bundle:
 
     def find_split(self, name: SplitName) -> Split | None:
         """A data split, read once; None when the owner has none of this name."""
+        return self._read(name)[0]
+
+    def fresh_rows(self, name: SplitName) -> np.ndarray:
+        """Which samples of a split are live ones that a revision brought, booleans [samples].
+
+        Of validation these are the *recent* part, and the others the *golden* one.
+        """
+        return self._read(name)[1]
+
+    def _read(self, name: SplitName) -> tuple[Split | None, np.ndarray]:
         if name not in self._splits:
             root = materialise(self.manifest.files, self.folder)
             source = self.manifest.data_source
-            self._splits[name] = read_split(
+            owners = read_split(
                 name,
                 source=self.owner_object(source) if ":" in source else root / source,
                 root=root,
                 inputs=self.manifest.inputs,
                 limit=self.manifest.max_samples.get(name),
             )
+            brought = [
+                read_split(name, source=self.folder / file, root=self.folder, inputs=self.manifest.inputs)
+                for file in self.manifest.fresh
+            ]
+            *earlier, fresh = brought or [None]
+            self._splits[name] = mix(name, owners, fresh, [split for split in earlier if split is not None])
         return self._splits[name]
 
     @cached_property

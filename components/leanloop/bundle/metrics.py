@@ -16,6 +16,8 @@ from leanloop.core.errors import DataError
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 
+_SHARES = ("accuracy", "f1", "agreement")
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -41,6 +43,10 @@ class Metric:
     def meets(self, value: float, limit: float) -> bool:
         """Whether a value is at least as good as a limit."""
         return value >= limit if self.higher_is_better else value <= limit
+
+    def point(self, value: float) -> float:
+        """One point, in the metric's units: a hundredth of a share, and of other metrics a hundredth of the value."""
+        return 0.01 if self.name in _SHARES else 0.01 * abs(value)
 
     def drop(self, original: float, value: float) -> float:
         """How much worse a value is, in the metric's units; negative when it is better."""

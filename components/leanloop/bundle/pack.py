@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +56,45 @@ def pack(settings: Settings, project: Path, destination: Path, child: Child | No
             weights_bytes=(folder / weights).stat().st_size,
             digest="",
         )
-        draft.save(folder)
-        probed = (child.call if child else run_limited)(
-            "leanloop.bundle.probe:probe",
-            {"folder": str(folder), "external_data": list(settings.model.external_data)},
-            folder=folder / "probe",
-            timeout_seconds=PROBE_SECONDS,
-            memory_bytes=PROBE_BYTES,
-        )
-        shutil.rmtree(folder / "probe")
-        splits = {name: SplitSummary.model_validate(summary) for name, summary in probed.items()}
-        manifest = draft.model_copy(update={"splits": splits})
-        manifest = manifest.model_copy(update={"digest": _digest(manifest, folder)})
-        manifest.save(folder)
+        return seal(folder, draft, child, settings.model.external_data)
+
+
+def seal(
+    folder: Path, draft: BundleManifest, child: Child | None = None, external_data: Sequence[str] = ()
+) -> BundleManifest:
+    """Check a bundle folder that holds all but its manifest, and write that.
+
+    Args:
+        folder: With weights, code and data.
+        draft: The manifest without splits and digest.
+        child: The process to probe in; one of its own without it.
+        external_data: Files beside an ``.onnx`` that it may read.
+
+    Raises:
+        BundleError, DataError: Model and data do not fit.
+    """
+    draft.save(folder)
+    probed = (child.call if child else run_limited)(
+        "leanloop.bundle.probe:probe",
+        {"folder": str(folder), "external_data": list(external_data)},
+        folder=folder / "probe",
+        timeout_seconds=PROBE_SECONDS,
+        memory_bytes=PROBE_BYTES,
+    )
+    shutil.rmtree(folder / "probe")
+    for compiled in [*(folder / "code").rglob("__pycache__")]:
+        shutil.rmtree(compiled)  # holds times, which would make every digest another one
+    splits = {name: SplitSummary.model_validate(summary) for name, summary in probed.items()}
+    manifest = draft.model_copy(update={"splits": splits})
+    manifest = manifest.model_copy(update={"digest": _digest(manifest, folder)})
+    manifest.save(folder)
     return manifest
 
 
 def _digest(manifest: BundleManifest, folder: Path) -> str:
-    document: dict[str, Any] = json.loads(manifest.model_dump_json(exclude={"digest", "files"}))
+    # A bundle that is no revision keeps the digest that it had before there were revisions.
+    left_out = {"digest", "files"} if manifest.parent else {"digest", "files", "parent", "fresh"}
+    document: dict[str, Any] = json.loads(manifest.model_dump_json(exclude=left_out))
     # Where data lie does not matter, what they hold does.
     document["files"] = sorted((reference.name, reference.sha256) for reference in manifest.files)
     (folder / BundleManifest.filename).unlink()
