@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanloop.monitoring.judge import Persistence, Reference, holm, judge_window, live_accuracy, wilson
+from leanloop.monitoring.judge import (
+    TOGETHER,
+    LiveAccuracy,
+    Persistence,
+    Reference,
+    accuracy_state,
+    holm,
+    judge_window,
+    live_accuracy,
+    wilson,
+)
 from leanloop.monitoring.judge.distribution import Distribution
 from leanloop.monitoring.judge.features import probabilities
+from leanloop.monitoring.judge.mmd import KernelTest
 
 
 def traffic(
@@ -53,11 +62,32 @@ def test_a_small_window_is_not_judged(reference: Reference) -> None:
     assert window.features == ()
 
 
-def test_a_reference_is_read_as_it_was_written(reference: Reference, tmp_path: Path) -> None:
-    reference.save(tmp_path / "reference.npz")
-    again = Reference.load(tmp_path / "reference.npz")
-    window = traffic(np.random.default_rng(4), 300, brighter=0.2)
-    assert judge_window(again, *window) == judge_window(reference, *window)
+def test_what_shows_in_no_single_feature_shows_together() -> None:
+    rng = np.random.default_rng(6)
+
+    def pairs(samples: int, *, bound: bool) -> tuple[dict, np.ndarray]:
+        rows = rng.normal(size=(samples, 2))
+        if bound:
+            rows[:, 1] = rows[:, 0] * rng.choice([-1, 1], size=samples)
+        return {"row": rows}, rng.normal(size=(samples, 1))
+
+    watched = Reference.fit(*pairs(4_000, bound=False), classifies=False)
+    turned = judge_window(watched, *pairs(500, bound=True))
+    names = {feature.name for feature in turned.features if feature.drifts}
+    assert TOGETHER in names
+    assert not names & {"row.column0", "row.column1", "output.0"}
+
+
+def test_p_values_of_the_kernel_test_are_uniform_without_drift() -> None:
+    rng = np.random.default_rng(7)
+    p_values = []
+    for _ in range(40):
+        test = KernelTest.fit(rng.normal(size=(200, 3)))
+        p_values.append(test.p_value(test.distance(rng.normal(size=(50, 3))), 50))
+    for level in (0.1, 0.5):
+        assert np.mean(np.array(p_values) <= level) == pytest.approx(
+            level, abs=3.5 * np.sqrt(level * (1 - level) / len(p_values))
+        )
 
 
 @pytest.mark.parametrize("classes", [False, True])
@@ -130,6 +160,16 @@ def test_accuracy_counts_labelled_records_only() -> None:
     assert found.accuracy is not None
     assert found.accuracy.value == pytest.approx(2 / 3)
     assert live_accuracy(np.array([1]), np.array([-1])).accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("right", "labelled", "state"),
+    [(30, 100, "falling"), (91, 100, "ok"), (10, 40, "unknown"), (850, 1000, "falling"), (895, 1000, "ok")],
+)
+def test_accuracy_falls_when_it_matters_and_is_no_chance(right: int, labelled: int, state: str) -> None:
+    live = LiveAccuracy(labelled, 1000, wilson(right, labelled))
+    assert accuracy_state(live, 0.94, level=0.005, max_drop=0.05) == state
+    assert accuracy_state(live, None, level=0.005, max_drop=0.05) == "unknown"
 
 
 @given(st.integers(1, 500), st.floats(0, 1))

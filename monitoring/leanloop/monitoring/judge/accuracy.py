@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from leanloop.core.contracts import Interval
+from leanloop.monitoring.judge.estimate import Falling
+
+LEAST_LABELLED = 50
+"""Fewer labelled records are not judged."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,22 @@ def live_accuracy(predicted: np.ndarray, labels: np.ndarray, *, confidence: floa
     right, count = int((predicted[known] == labels[known]).sum()), int(known.sum())
     interval = wilson(right, count, confidence) if count else None
     return LiveAccuracy(count, len(predicted), interval)
+
+
+def accuracy_state(live: LiveAccuracy, usual: float | None, *, level: float, max_drop: float) -> Falling:
+    """Whether accuracy falls: lower than chance explains, and by as much as matters.
+
+    Args:
+        live: Of a window.
+        usual: Accuracy of the release when it was accepted; None when it is not known.
+        level: Chance of a false alarm per window.
+        max_drop: In accuracy, between 0 and 1.
+    """
+    if live.accuracy is None or usual is None or live.labelled < LEAST_LABELLED:
+        return "unknown"
+    value = live.accuracy.value
+    highest = wilson(round(value * live.labelled), live.labelled, 1 - 2 * level).high
+    return "falling" if highest < usual and value < usual - max_drop else "ok"
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leanloop.monitoring.judge.distribution import Distribution
 from leanloop.monitoring.judge.features import Arrays
+from leanloop.monitoring.judge.mmd import KernelTest
 from leanloop.monitoring.judge.reference import Reference
 
 LEAST_SAMPLES = 100
@@ -14,6 +16,9 @@ LEAST_SAMPLES = 100
 
 EFFECT_FLOOR = 0.06
 """A feature must also lie this much farther off than chance explains, so that no large window alarms over a trifle."""
+
+TOGETHER = "together"
+"""Name of the test over all coordinates at once."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,15 @@ def judge_window(reference: Reference, inputs: Arrays, output: np.ndarray, *, le
     if samples < LEAST_SAMPLES:
         return WindowDrift(samples, ())
     found = reference.features(inputs, output)
-    columns = found.numbers | found.classes
-    distances = {name: reference.distributions[name].distance(values) for name, values in columns.items()}
-    p_values = {name: reference.distributions[name].p_value(distance, samples) for name, distance in distances.items()}
+    tests: dict[str, Distribution | KernelTest] = {**reference.distributions, TOGETHER: reference.together}
+    columns = found.numbers | found.classes | {TOGETHER: reference.coordinates(inputs, output)}
+    distances = {name: tests[name].distance(values) for name, values in columns.items()}
+    p_values = {name: tests[name].p_value(distance, samples) for name, distance in distances.items()}
     rejected = holm(p_values, level)
     features = []
     for name in sorted(distances, key=lambda name: (p_values[name], -distances[name])):
-        usual = reference.distributions[name].threshold(samples, 0.5)
-        threshold = max(reference.distributions[name].threshold(samples, level / len(distances)), usual + EFFECT_FLOOR)
+        usual = tests[name].threshold(samples, 0.5)
+        threshold = max(tests[name].threshold(samples, level / len(distances)), usual + EFFECT_FLOOR)
         drifts = name in rejected and distances[name] >= threshold
         features.append(FeatureDrift(name, distances[name], threshold, p_values[name], drifts))
     return WindowDrift(samples, tuple(features))

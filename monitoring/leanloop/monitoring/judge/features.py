@@ -7,6 +7,7 @@ and its softmax confidence are watched, of a regression the value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,14 +37,14 @@ class Projection:
     @classmethod
     def fit(cls, values: np.ndarray) -> Projection:
         """The first components of [samples, ...], by a singular value decomposition of at most 2,000 samples."""
-        rows = _flat(values[:_FITTED_ON])
+        rows = flat(values[:_FITTED_ON])
         centre = rows.mean(axis=0)
         _, _, components = np.linalg.svd(rows - centre, full_matrices=False)
         return cls(centre, components[:PROJECTIONS])
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Coordinates, [samples, components]."""
-        coordinates: np.ndarray = (_flat(values) - self.centre) @ self.components.T
+        coordinates: np.ndarray = (flat(values) - self.centre) @ self.components.T
         return coordinates
 
 
@@ -76,13 +77,27 @@ def featurise(
         numbers |= {f"{name}.{key}": column for key, column in _of_input(values).items()}
         coordinates = projections[name](values)
         numbers |= {f"{name}.pc{index}": coordinates[:, index] for index in range(coordinates.shape[1])}
-    scores = np.asarray(output, dtype=np.float64).reshape(len(output), -1)
+    scores = flat(output)
     if not classifies:
         return Features(
             numbers | {f"output.{index}": scores[:, index] for index in range(scores.shape[1])[:COLUMNS]}, {}
         )
     chances = probabilities(scores)
     return Features(numbers | {"output.confidence": chances.max(axis=1)}, {"output.class": chances.argmax(axis=1)})
+
+
+def coordinates(
+    inputs: Arrays, output: np.ndarray, projections: Mapping[str, Projection], *, classifies: bool
+) -> np.ndarray:
+    """All projections of some samples beside the answers: [samples, coordinates]; arguments as `featurise` takes them.
+
+    Of a classifier the answers are its probabilities, of a regression the values; at most 32 of them.
+    """
+    scores = flat(output)
+    answers = probabilities(scores) if classifies else scores
+    return np.concatenate(
+        [projections[name](values) for name, values in inputs.items()] + [answers[:, :COLUMNS]], axis=1
+    )
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:
@@ -99,10 +114,20 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return chances
 
 
+def flat(values: np.ndarray) -> np.ndarray:
+    """One row per sample, [samples, values], of [samples, ...]; there may be no samples."""
+    return np.asarray(values, dtype=np.float64).reshape(len(values), math.prod(values.shape[1:]))
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Which of [samples, ...] hold finite values only, [samples]."""
+    return np.asarray(np.isfinite(flat(values)).all(axis=1))
+
+
 def _of_input(values: np.ndarray) -> dict[str, np.ndarray]:
     if values.ndim == 4 and min(values.shape[2:]) >= _IMAGE_SIDE:
         return _of_images(values.astype(np.float64))
-    rows = _flat(values)
+    rows = flat(values)
     if rows.shape[1] <= COLUMNS:
         return {f"column{index}": rows[:, index] for index in range(rows.shape[1])}
     return {"mean": rows.mean(axis=1), "spread": rows.std(axis=1)}
@@ -122,7 +147,3 @@ def _of_images(images: np.ndarray) -> dict[str, np.ndarray]:
         "noise": np.median(np.abs(second), axis=axes) / scale,
         "darkest": np.quantile(images, 0.05, axis=axes),
     }
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)
