@@ -20,6 +20,9 @@ EFFECT_FLOOR = 0.06
 TOGETHER = "together"
 """Name of the test over all coordinates at once."""
 
+TOGETHER_FLOOR = 0.03
+"""The same for it: its distances are smaller."""
+
 
 @dataclass(frozen=True)
 class FeatureDrift:
@@ -76,7 +79,8 @@ def judge_window(reference: Reference, inputs: Arrays, output: np.ndarray, *, le
     features = []
     for name in sorted(distances, key=lambda name: (p_values[name], -distances[name])):
         usual = tests[name].threshold(samples, 0.5)
-        threshold = max(tests[name].threshold(samples, level / len(distances)), usual + EFFECT_FLOOR)
+        floor = TOGETHER_FLOOR if name == TOGETHER else EFFECT_FLOOR
+        threshold = max(tests[name].threshold(samples, level / len(distances)), usual + floor)
         drifts = name in rejected and distances[name] >= threshold
         features.append(FeatureDrift(name, distances[name], threshold, p_values[name], drifts))
     return WindowDrift(samples, tuple(features))
