@@ -1,0 +1,1 @@
+"""The demo's world: real images, and the ways in which it makes them change."""
