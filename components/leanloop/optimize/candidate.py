@@ -14,7 +14,7 @@ import numpy as np
 
 from leanloop.benchmark import noninferiority, quick_latency
 from leanloop.benchmark.latency import batch_of
-from leanloop.bundle import Arrays, Bundle
+from leanloop.bundle import Arrays, Bundle, Metric
 from leanloop.core.contracts import Candidate, ModelFiles, RecipeRecord, TrialRow
 from leanloop.core.errors import LeanloopError, StoreError, TrialError
 from leanloop.core.files import write_json, write_text
@@ -130,10 +130,25 @@ def holds_accuracy(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -
     assert targets is not None
     original = bundle.metric.score(reference, targets)
     margin = abs(bundle.metric.limit(original, goal.max_accuracy_drop) - original)
-    found = noninferiority(bundle.metric, reference, output, targets, margin=margin)
+    return within_margin(bundle.metric, reference, output, targets, margin)
+
+
+def within_margin(
+    metric: Metric, reference: np.ndarray, output: np.ndarray, targets: np.ndarray, margin: float
+) -> bool:
+    """Whether answers are at most a margin worse than others on the same samples, and noise does not stand against it.
+
+    Args:
+        metric: The owner's metric.
+        reference: First output that is compared with, [samples, ...].
+        output: First output that is judged, [samples, ...].
+        targets: Labels; for ``agreement`` the original's outputs.
+        margin: In the metric's units.
+    """
+    found = noninferiority(metric, reference, output, targets, margin=margin)
     if found.drop > margin or found.holds:
         return found.drop <= margin
-    return -noninferiority(bundle.metric, output, reference, targets, margin=margin).upper_bound <= 0
+    return -noninferiority(metric, output, reference, targets, margin=margin).upper_bound <= 0
 
 
 def original_validation(workshop: Workshop) -> Arrays:

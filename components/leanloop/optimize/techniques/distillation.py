@@ -13,15 +13,12 @@ Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2
 
 from __future__ import annotations
 
-import ctypes
 import math
-import platform
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,17 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leanloop.bundle import Bundle, Split, tensors
-from leanloop.core.errors import TrialError
-from leanloop.core.events import emit
-from leanloop.core.hardware import instruction_sets
 from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
+from leanloop.optimize.techniques.training import Loss, channels_last, has_bf16, normalises_layers, train
 
 _BATCH = 128
 _LEAST_STEPS = 600
 _SHORT_STEPS = 40
-_EVENT_STEPS = 50
-_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[DistillationConfi
     """As many epochs as the budget bears, and more on small data, so that the schedule has enough steps."""
     steps_per_epoch = max(1, bundle.manifest.splits["train"].samples // _BATCH)
     epochs = max(min(max(round(budget_minutes / 2), 2), 8), math.ceil(_LEAST_STEPS / steps_per_epoch))
-    if bundle.manifest.task == "regression" or _normalises_layers(bundle.module()):
+    if bundle.manifest.task == "regression" or normalises_layers(bundle.module()):
         return [DistillationConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01)]
     return [DistillationConfig(epochs=epochs)]
 
@@ -148,7 +141,7 @@ def regression_loss(student: Tensor, teacher: Tensor, targets: Tensor | None, al
 
 
 def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) -> float:
-    """Fine-tune in place; batches are drawn from whole tensors in memory, and wait while somebody measures.
+    """Fine-tune in place.
 
     Returns:
         Seconds per sample, by the median step.
@@ -157,51 +150,32 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
         TrialError: The loss is no longer a number.
     """
     torch.manual_seed(config.seed)
-    torch.set_num_threads(workshop.threads)
-    _keep_freed_memory()
     split, teacher = workshop.bundle.split("train"), teacher_outputs(workshop)
     order = np.random.default_rng(config.seed)
     if config.samples and config.samples < len(split):
         rows = np.sort(order.permutation(len(split))[: config.samples])
         split, teacher = split.take(rows), [values[rows] for values in teacher]
-    inputs, targets, soft = _as_tensors(split, teacher)
-    module.train()
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps_per_epoch = max(1, len(split) // config.batch_size)
-    steps = config.epochs * steps_per_epoch
-    optimizer, schedule = _optimizer(module, config, steps)
-    turn, durations = TrainingTurn(), []
-    try:
-        for _ in range(config.epochs):
-            permuted = torch.from_numpy(order.permutation(len(split)))
-            for batch in torch.split(permuted, config.batch_size)[:steps_per_epoch]:
-                started = time.perf_counter()
-                with turn:
-                    with torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
-                        result = module(*(_channels_last(values[batch]) for values in inputs))
-                    loss = _loss(
-                        _outputs(result),
-                        [values[batch] for values in soft],
-                        None if targets is None else targets[batch],
-                        config,
-                        workshop.bundle.manifest.task,
-                    )
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    schedule.step()
-                durations.append(time.perf_counter() - started)
-                step = len(durations)
-                if step % _EVENT_STEPS == 0 or step == steps:
-                    value = float(loss.detach())
-                    if not math.isfinite(value):
-                        raise TrialError("Fine-tuning diverged: the loss is not a number.", value=f"step {step}")
-                    emit("training", done=step, total=steps, loss=round(value, 4))
-    finally:
-        turn.close()
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    module.eval()
-    return float(np.median(durations)) / min(config.batch_size, len(split))
+    loss_of = taught_loss(split, teacher, config, workshop.bundle.manifest.task)
+    return train(module, tensors(split.inputs), loss_of, config, order, threads=workshop.threads)
+
+
+def taught_loss(split: Split, teacher: Sequence[np.ndarray], config: DistillationConfig, task: str) -> Loss:
+    """The loss on a split's samples, with their targets and a teacher's outputs.
+
+    Args:
+        split: The samples.
+        teacher: Its outputs on them, in order, [samples, ...] each.
+        config: ``alpha`` and ``temperature``.
+        task: ``classification`` or ``regression``.
+    """
+    targets = None if split.targets is None else torch.from_numpy(split.targets)
+    soft = [torch.from_numpy(values).float() for values in teacher]
+
+    def loss_of(outputs: list[Tensor], rows: Tensor) -> Tensor:
+        wanted = None if targets is None else targets[rows]
+        return _loss(outputs, [values[rows] for values in soft], wanted, config, task)
+
+    return loss_of
 
 
 def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
@@ -225,26 +199,11 @@ def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         for batch in bundle.split("train").batches(_BATCH):
-            with turn, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
-                parts.append(bundle.name_outputs(module(*map(_channels_last, tensors(batch.inputs)))))
+            with turn, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+                parts.append(bundle.name_outputs(module(*map(channels_last, tensors(batch.inputs)))))
     finally:
         turn.close()
     return {name: np.concatenate([part[name] for part in parts]) for name in bundle.manifest.outputs}
-
-
-def _channels_last(values: Tensor) -> Tensor:
-    # With channels last, convolutions on the CPU train about half as long again faster.
-    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
-
-
-def _as_tensors(split: Split, teacher: list[np.ndarray]) -> tuple[list[Tensor], Tensor | None, list[Tensor]]:
-    targets = None if split.targets is None else torch.from_numpy(split.targets)
-    return list(tensors(split.inputs)), targets, [torch.from_numpy(values).float() for values in teacher]
-
-
-def _outputs(result: Any) -> list[Tensor]:
-    values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
-    return [value.float() for value in values]
 
 
 def _loss(
@@ -266,38 +225,6 @@ def _binary_loss(student: Tensor, teacher: Tensor, labels: Tensor | None, config
     # A single score is the logit of two classes, [0, score].
     mine, theirs = (torch.stack([torch.zeros_like(score), score], dim=-1) for score in (student, teacher))
     return distillation_loss(mine, theirs, None if labels is None else labels.long(), config.alpha, config.temperature)
-
-
-def _optimizer(
-    module: nn.Module, config: DistillationConfig, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
-    optimizer: torch.optim.Optimizer
-    if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            module.parameters(), config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-        )
-    else:
-        optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.25
-    )
-
-
-def _normalises_layers(module: nn.Module) -> bool:
-    # What is built on layer norm (transformers) does not train well under plain momentum.
-    return any(isinstance(layer, nn.LayerNorm) for layer in module.modules())
-
-
-def _has_bf16() -> bool:
-    return bool(instruction_sets() & {"amx_bf16", "avx512_bf16"})
-
-
-def _keep_freed_memory() -> None:
-    # glibc gives large freed blocks back to the kernel, and every batch then pays for fresh pages: a fifth of the time.
-    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_MALLOC_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_MALLOC_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 TECHNIQUES.register(DistillationConfig.technique)(

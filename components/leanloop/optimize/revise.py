@@ -1,0 +1,256 @@
+"""A new revision of a bundle from live samples: what was learnt stays, what is new is added, and a gate decides.
+
+With labels the model is fine-tuned on old and fresh samples together. On fresh samples the labels alone teach; on old
+ones the parent's own answers teach beside them, so that nothing is forgotten (learning without forgetting; Li and
+Hoiem, "Learning without Forgetting", 2016, with old samples at hand instead of none). The revision must be really
+better than its parent on fresh samples that it did not see, and at most a point worse on the golden ones.
+
+Without labels, or for a model whose weights cannot be trained, the weights stay. The parent's answers are then the
+fresh samples' targets: calibration, distillation and the choice among candidates look at what is asked now.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from leanloop.benchmark import noninferiority
+from leanloop.bundle import Arrays, Bundle, Split, classes_of, seal, tensors
+from leanloop.core.child import Child
+from leanloop.core.contracts import Aim, BundleManifest
+from leanloop.core.errors import DataError, RefusedError, UnsupportedError
+from leanloop.core.events import emit
+from leanloop.core.files import atomic_folder
+from leanloop.core.settings import Settings
+from leanloop.optimize.candidate import within_margin
+from leanloop.optimize.techniques.distillation import DistillationConfig, taught_loss
+from leanloop.optimize.techniques.training import normalises_layers, train
+from leanloop.runtime import original_outputs
+
+LEAST_FRESH = 64
+"""Fewer samples say nothing about what is asked now."""
+
+_HELD_OUT = 1 / 3
+_CALIBRATION = 512
+_KEPT_FILES = 4
+_STOP_SHARE = 0.1
+_MOST_EPOCHS = 6
+_LEAST_STEPS = 300
+_TIMED_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Live samples of a snapshot.
+
+    Attributes:
+        inputs: By input name, [n, ...].
+        labels: [n]; NaN where unknown.
+        requests: Request ids, [n].
+    """
+
+    inputs: Arrays
+    labels: np.ndarray
+    requests: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Fresh:
+        """Some of them."""
+        inputs = {name: values[rows] for name, values in self.inputs.items()}
+        return Fresh(inputs, self.labels[rows], self.requests[rows])
+
+
+def revise(
+    parent: Bundle,
+    fresh: Fresh,
+    destination: Path,
+    *,
+    aim: Aim,
+    settings: Settings,
+    seconds: float,
+    threads: int,
+    child: Child | None = None,
+) -> BundleManifest:
+    """Write a new revision of a bundle.
+
+    Args:
+        parent: The bundle of the release that serves.
+        fresh: Live samples.
+        destination: Folder to make.
+        aim: ``accuracy`` learns from the labels; any other takes the parent's answers as right.
+        settings: The seed, how many labels are needed, and which files an ``.onnx`` may read.
+        seconds: What the fine-tuning may take, about.
+        threads: CPU threads.
+        child: The process to probe the new bundle in; one of its own without it.
+
+    Raises:
+        DataError: There are too few samples or labels.
+        UnsupportedError: Labels are to be learnt, and the metric does not know them.
+        RefusedError: The fine-tuned model does not pass the gate.
+    """
+    learns = aim == "accuracy"
+    if learns and not parent.metric.needs_labels:
+        raise UnsupportedError("The metric does not look at labels.", where="metric", value=parent.metric.name)
+    if learns:
+        fresh = fresh.take(np.isfinite(fresh.labels))
+    needed = settings.monitoring.trigger.fresh_labels if learns else LEAST_FRESH
+    if len(fresh.requests) < needed:
+        raise DataError(
+            f"There are too few fresh {'labels' if learns else 'samples'} for a revision.",
+            where="monitoring.trigger.fresh_labels" if learns else "",
+            value=len(fresh.requests),
+            fix=f"It takes {needed}: wait for more.",
+        )
+    manifest = parent.manifest
+    with atomic_folder(destination) as folder:
+        ignored = shutil.ignore_patterns("__pycache__", BundleManifest.filename)
+        shutil.copytree(parent.folder, folder, ignore=ignored, dirs_exist_ok=True)
+        file = f"fresh-{1 + max((int(name[6:-4]) for name in manifest.fresh), default=0)}.npz"
+        kept = manifest.fresh[-(_KEPT_FILES - 1) :]
+        for name in manifest.fresh[: -(_KEPT_FILES - 1)]:
+            (folder / name).unlink()
+        np.savez(folder / file, allow_pickle=False, **_splits(parent, fresh, learns, settings.optimize.seed))
+        draft = manifest.model_copy(
+            update={"parent": manifest.digest, "fresh": (*kept, file), "splits": {}, "digest": ""}
+        )
+        draft.save(folder)
+        if learns and manifest.kind == "factory":
+            weights = _learn(parent, Bundle(folder), folder, settings.optimize.seed, seconds, threads)
+            draft = draft.model_copy(update={"weights": weights, "weights_bytes": (folder / weights).stat().st_size})
+        return seal(folder, draft, child, settings.model.external_data)
+
+
+def _splits(parent: Bundle, fresh: Fresh, labelled: bool, seed: int) -> Arrays:
+    """Arrays of a file of fresh samples; all samples of one request stay together."""
+    requests, members = np.unique(fresh.requests, return_inverse=True)
+    drawn = np.random.default_rng(seed).permutation(len(requests))
+    held_out = (drawn < _HELD_OUT * len(requests))[members]
+    learnt = np.flatnonzero(~held_out)
+    rows = {"train": learnt, "calibration": learnt[:_CALIBRATION], "validation": np.flatnonzero(held_out)}
+    targets = _targets(parent, fresh, labelled)
+    arrays = {f"{name}/{key}": values[some] for name, some in rows.items() for key, values in fresh.inputs.items()}
+    if targets is not None:
+        arrays |= {f"{name}/target": targets[some] for name, some in rows.items()}
+    return arrays
+
+
+def _targets(parent: Bundle, fresh: Fresh, labelled: bool) -> np.ndarray | None:
+    """Labels, or the parent's answers, as the owner's targets are; None when the owner has none."""
+    like = parent.split("validation").targets
+    if like is None:
+        return None
+    if labelled:
+        values = fresh.labels
+    else:
+        answers = original_outputs(parent, Split("fresh", fresh.inputs, None))[parent.manifest.outputs[0]]
+        values = classes_of(answers) if parent.manifest.task == "classification" else answers
+    return values.reshape(len(fresh.requests), *like.shape[1:]).astype(like.dtype)
+
+
+def _learn(parent: Bundle, revised: Bundle, folder: Path, seed: int, seconds: float, threads: int) -> str:
+    """Fine-tune, pass the gate, and write the weights; returns their file's name."""
+    module = parent.module()
+    before = copy.deepcopy(module)
+    _fine_tune(module, parent, revised, seed, seconds, threads)
+    validation, recent = revised.split("validation"), revised.fresh_rows("validation")
+    assert validation.targets is not None
+    first = parent.manifest.outputs[0]
+    old, new = (parent.predict(one, validation)[first] for one in (before, module))
+    found = {
+        f"{part}_{when}": parent.metric.score(outputs[rows], validation.targets[rows])
+        for part, rows in (("golden", ~recent), ("recent", recent))
+        for when, outputs in (("before", old), ("after", new))
+        if rows.any()
+    }
+    emit("fine_tuned", **found)
+    _gate(parent, old, new, validation.targets, recent, found)
+    (folder / parent.manifest.weights).unlink()
+    name = f"{Path(parent.manifest.weights).stem}.safetensors"
+    state = {key: tensor.detach().clone().contiguous() for key, tensor in module.state_dict().items()}
+    safetensors.torch.save_file(state, folder / name)
+    return name
+
+
+def _gate(
+    parent: Bundle, old: np.ndarray, new: np.ndarray, targets: np.ndarray, recent: np.ndarray, found: dict[str, float]
+) -> None:
+    metric, told = parent.metric, ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+    gained = noninferiority(metric, old[recent], new[recent], targets[recent], margin=0.0)
+    if gained.upper_bound >= 0:
+        raise RefusedError(
+            "The fine-tuned model is not really better on recent samples.",
+            where=f"{int(recent.sum())} recent samples held out",
+            value=told,
+            fix="The base model needs a person: look at the labels, and train it anew.",
+        )
+    golden = ~recent
+    if golden.any() and not within_margin(
+        metric, old[golden], new[golden], targets[golden], metric.point(found["golden_before"])
+    ):
+        raise RefusedError(
+            "The fine-tuned model forgets more than a point of what it knew.",
+            where=f"{int(golden.sum())} golden samples",
+            value=told,
+            fix="The base model needs a person: train it anew on old and new data.",
+        )
+
+
+def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, seconds: float, threads: int) -> None:
+    """Train in place on the mix, and end with the weights that do best on a part of it that is kept apart."""
+    torch.manual_seed(seed)
+    order = np.random.default_rng(seed)
+    split, fresh = revised.split("train"), revised.fresh_rows("train")
+    permuted = order.permutation(len(split))
+    apart, rows = np.split(permuted, [int(_STOP_SHARE * len(split))])
+    part, is_fresh = split.take(rows), torch.from_numpy(fresh[rows])
+    outputs = parent.predict(module, part)
+    teacher = [outputs[name] for name in parent.manifest.outputs]
+    config = _config(module, parent, seed)
+    taught = taught_loss(part, teacher, config, parent.manifest.task)
+    told = taught_loss(part, teacher, replace(config, alpha=1.0), parent.manifest.task)
+
+    def loss_of(outputs: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+        new, total = is_fresh[rows], torch.zeros(())
+        for some, loss in ((~new, taught), (new, told)):
+            if some.any():
+                total = total + some.sum() / len(rows) * loss([values[some] for values in outputs], rows[some])
+        return total
+
+    inputs, best, weights = tensors(part.inputs), -math.inf, {}
+
+    def keep_best() -> None:
+        nonlocal best, weights
+        module.eval()
+        score = _score(parent, module, split.take(apart), fresh[apart])
+        if score >= best:
+            best, weights = score, copy.deepcopy(module.state_dict())
+
+    few = [values[: _TIMED_STEPS * config.batch_size] for values in inputs]
+    trial = replace(config, epochs=1)
+    pace = train(copy.deepcopy(module), few, loss_of, trial, np.random.default_rng(seed), threads=threads)
+    wanted = max(_MOST_EPOCHS, math.ceil(_LEAST_STEPS * config.batch_size / len(part)))
+    epochs = min(wanted, max(1, int(seconds / (pace * len(part)))))
+    train(module, inputs, loss_of, replace(config, epochs=epochs), order, threads=threads, after_epoch=keep_best)
+    module.load_state_dict(weights)
+
+
+def _config(module: nn.Module, parent: Bundle, seed: int) -> DistillationConfig:
+    # Half a usual fine-tuning's rate: the weights are good already.
+    if parent.manifest.task == "regression" or normalises_layers(module):
+        return DistillationConfig(optimizer="adamw", learning_rate=5e-4, weight_decay=0.01, alpha=0.5, seed=seed)
+    return DistillationConfig(learning_rate=0.02, alpha=0.5, temperature=2.0, seed=seed)
+
+
+def _score(parent: Bundle, module: nn.Module, split: Split, fresh: np.ndarray) -> float:
+    """The mean of the metric on old and on fresh samples, higher is better: each counts as much as the other."""
+    first = parent.predict(module, split)[parent.manifest.outputs[0]]
+    assert split.targets is not None
+    scores = [parent.metric.score(first[rows], split.targets[rows]) for rows in (fresh, ~fresh) if rows.any()]
+    return float(np.mean(scores)) * (1 if parent.metric.higher_is_better else -1)
