@@ -11,10 +11,10 @@ import pytest
 
 from leanloop.core.contracts import Release, Verdict
 from leanloop.core.events import read_events
+from leanloop.core.releases import all_releases
 from leanloop.core.settings import load_settings
 from leanloop.core.workspace import Workspace, with_absolute_paths
 from leanloop.pipelines.launch import Run, orchestration_share
-from leanloop.pipelines.releases import all_releases
 from leanloop.serving import TritonClient
 from tests.e2e.conftest import Owner
 

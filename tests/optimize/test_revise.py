@@ -86,7 +86,7 @@ def test_samples_of_one_request_stay_together(
         assert first == second
 
 
-def test_random_labels_are_refused(bundle: Bundle, fresh: Fresh, asked: Settings, child: Child, tmp_path: Path) -> None:
+def test_random_labels_are_refused(bundle: Bundle, fresh: Fresh, asked: Settings, tmp_path: Path) -> None:
     poisoned = np.random.default_rng(0).permutation(fresh.labels)
     with pytest.raises(RefusedError, match=r"recent samples|forgets") as caught:
         revise(
@@ -117,7 +117,7 @@ def test_without_labels_the_weights_stay_and_the_parent_tells(
     assert found.fresh_rows("calibration").mean() == 0.5
 
 
-def test_too_few_labels_are_said(bundle: Bundle, fresh: Fresh, asked: Settings, child: Child, tmp_path: Path) -> None:
+def test_too_few_labels_are_said(bundle: Bundle, fresh: Fresh, asked: Settings, tmp_path: Path) -> None:
     few = np.where(np.arange(len(fresh.labels)) < 199, fresh.labels, np.nan)
     with pytest.raises(DataError, match="too few fresh labels"):
         revise(

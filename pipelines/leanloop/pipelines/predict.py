@@ -12,9 +12,9 @@ import numpy as np
 
 from leanloop.bundle import Arrays, Bundle, Split, classes_of
 from leanloop.core.files import atomic_file
+from leanloop.core.releases import fetch_release, latest_release
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
-from leanloop.pipelines.releases import fetch_release, latest_release
 from leanloop.runtime import open_session
 from leanloop.runtime import predict as predict_in_process
 from leanloop.serving import stack

@@ -107,8 +107,8 @@ def releases(
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
 ) -> None:
     """What was released, newest last."""
+    from leanloop.core.releases import all_releases
     from leanloop.core.workspace import Workspace
-    from leanloop.pipelines.releases import all_releases
 
     table = Table(box=None, pad_edge=False)
     for column in ("created", "model", "version", "recipe", "runtime", "precision", "artifact"):

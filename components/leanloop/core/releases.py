@@ -28,6 +28,14 @@ def latest_release(store: Store, model: str) -> Release:
     return found[-1]
 
 
+def release_of(store: Store, model: str, version: int) -> Release | None:
+    """The release that made a version, or the first that served it beside its own; None when there is none."""
+    found = all_releases(store, model)
+    made = [release for release in found if release.version == version]
+    beside = [release for release in found if str(version) in release.versions]
+    return made[-1] if made else beside[0] if beside else None
+
+
 def fetch_release(store: Store, release: Release, folder: Path) -> tuple[Path, Artifact, Path]:
     """Bring a release's bundle and artifact into a folder.
 
@@ -43,3 +51,8 @@ def fetch_release(store: Store, release: Release, folder: Path) -> tuple[Path, A
     if not store.get_folder(f"bundles/{release.bundle_digest}", bundle) or not store.get_folder(key, artifact):
         raise StoreError("The store no longer holds this release.", where=store.url, value=release.artifact_id)
     return bundle, Artifact.model_validate(record), artifact
+
+
+def baseline_key(bundle_digest: str, artifact_id: str) -> str:
+    """Where the store keeps what live windows of an artifact are compared with."""
+    return f"baselines/{bundle_digest}/{artifact_id}"
