@@ -106,3 +106,16 @@ def test_a_window_of_nothing_but_broken_records_is_empty(tmp_path: Path) -> None
     Traffic(tmp_path).add(4, columns=3)
     (window,) = feed(tmp_path, size=4).windows(0.0, most=9)
     assert (len(window), window.broken) == (0, 4)
+
+
+def test_what_went_into_windows_can_be_read_again(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path)
+    traffic.add(4)
+    traffic.add(5)
+    used = dict[str, int]()
+    for window in feed(tmp_path, size=3).windows(0.0, most=2):
+        used.update(window.taken)
+    again = feed(tmp_path, size=3, used=used)
+    assert numbers(again.tail(4)) == [5, 6, 7, 8]
+    assert numbers(again.tail(99)) == list(range(9))
+    assert len(feed(tmp_path, size=3).tail(4)) == 0

@@ -85,10 +85,10 @@ def _of_models(models: tuple[ModelView, ...]) -> Iterator[Metric]:
         ("label_conflicts", "Labels that contradicted an earlier one", lambda model: model.conflicts),
     )
     for name, text, figure in counts:
-        family = CounterMetricFamily(f"leanloop_{name}", text, labels=_RELEASE)
+        counted = CounterMetricFamily(f"leanloop_{name}", text, labels=_RELEASE)
         for model in models:
-            family.add_metric(_release(model), figure(model))
-        yield family
+            counted.add_metric(_release(model), figure(model))
+        yield counted
 
 
 Values = Callable[[ModelView], dict[str, float]]

@@ -21,6 +21,10 @@ _COUNTERS = {
     "nv_inference_compute_infer_duration_us": "compute_us",
 }
 
+_MODEL_FAILURES = "model_failures"
+_MODEL_FAILED = "BACKEND"
+"""Triton's reason for a failure in the model's own code."""
+
 
 @dataclass(frozen=True)
 class VersionMetrics:
@@ -31,6 +35,7 @@ class VersionMetrics:
         version: Its number.
         successes: Requests answered.
         failures: Requests refused or failed, for any reason.
+        model_failures: Those of them that failed in the model itself: not cancelled, and not the asker's fault.
         samples: Samples computed.
         executions: Batches that Triton made of them.
         latency_ms: Server-side request time, queueing included.
@@ -42,6 +47,7 @@ class VersionMetrics:
     version: int
     successes: int
     failures: int
+    model_failures: int
     samples: int
     executions: int
     latency_ms: float
@@ -51,18 +57,24 @@ class VersionMetrics:
 
 def parse_metrics(text: str) -> tuple[VersionMetrics, ...]:
     """Metrics per model and version from Triton's Prometheus text."""
-    totals: dict[tuple[str, int], dict[str, float]] = defaultdict(lambda: dict.fromkeys(_COUNTERS.values(), 0.0))
+    totals: dict[tuple[str, int], dict[str, float]] = defaultdict(
+        lambda: dict.fromkeys((*_COUNTERS.values(), _MODEL_FAILURES), 0.0)
+    )
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             counter = _COUNTERS.get(sample.name.removesuffix("_total"))
             if counter is not None:
-                totals[sample.labels["model"], int(sample.labels["version"])][counter] += sample.value
+                total = totals[sample.labels["model"], int(sample.labels["version"])]
+                total[counter] += sample.value
+                if counter == "failures" and sample.labels.get("reason") == _MODEL_FAILED:
+                    total[_MODEL_FAILURES] += sample.value
     return tuple(
         VersionMetrics(
             model=model,
             version=version,
             successes=int(total["successes"]),
             failures=int(total["failures"]),
+            model_failures=int(total[_MODEL_FAILURES]),
             samples=int(total["samples"]),
             executions=int(total["executions"]),
             latency_ms=_mean_ms(total["request_us"], total["successes"]),

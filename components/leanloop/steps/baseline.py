@@ -1,0 +1,69 @@
+"""What live windows of a release are compared with, made from its own answers on the validation split."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leanloop.core.contracts import Artifact
+from leanloop.core.releases import baseline_key
+from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from leanloop.bundle import Bundle, Split
+
+_BATCH = 64
+
+
+def keep_baselines(settings: Settings, bundle: Bundle, original: Artifact, champion: Artifact, artifacts: Path) -> None:
+    """Make and keep the baselines of the original and of the release; one that is kept already stays as it is.
+
+    Args:
+        settings: The run's settings.
+        bundle: The owner's.
+        original: The fp32 ONNX file that compression is judged against.
+        champion: The release's artifact; it may be the original.
+        artifacts: Folder of `leanloop.steps.convert`, which holds both.
+
+    Raises:
+        DataError: The validation split is too small to tell what is normal.
+    """
+    from leanloop.monitoring.judge import Baseline
+
+    store = Workspace(settings).store
+    validation = bundle.split("validation")
+    order = np.random.default_rng(0).permutation(len(validation))
+    split = validation.take(order)
+    first = bundle.manifest.outputs[0]
+    parent = _outputs(bundle, original, artifacts, split, settings.goal.threads)
+    for artifact in {one.id: one for one in (original, champion)}.values():
+        key = baseline_key(bundle.manifest.digest, artifact.id)
+        if store.has_folder(key):
+            continue
+        own = artifact.id == original.id
+        answers = parent if own else _outputs(bundle, artifact, artifacts, split, settings.goal.threads)
+        baseline = Baseline.fit(
+            split.inputs,
+            answers[first],
+            # The original is its own parent: it cannot disagree with itself.
+            None if own else parent[first],
+            split.targets,
+            task=bundle.manifest.task,
+        )
+        with tempfile.TemporaryDirectory(prefix="leanloop-baseline-") as name:
+            baseline.save(Path(name))
+            store.put_folder(key, Path(name))
+
+
+def _outputs(bundle: Bundle, artifact: Artifact, artifacts: Path, split: Split, threads: int) -> dict[str, np.ndarray]:
+    from leanloop.runtime import open_session, predict
+
+    session = open_session(artifact.model, artifacts / artifact.id, threads=threads, bundle=bundle)
+    try:
+        return dict(predict(session, split, batch_size=_BATCH))
+    finally:
+        session.close()

@@ -1,0 +1,131 @@
+"""What is done about an incident: the table's action, within what policy allows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from leanloop.core.errors import LeanloopError, ServingError
+from leanloop.core.launcher import Kind
+from leanloop.core.settings import TriggerSettings
+from leanloop.monitoring.diagnosis import Action
+from leanloop.monitoring.incidents import Incident, Incidents
+from leanloop.monitoring.runs import RunEntry, Runs
+from leanloop.monitoring.server import Server
+
+_KINDS: dict[Action, Kind] = {
+    "re-tune": "re-tune",
+    "re-optimise": "re-optimise",
+    "fine-tune and re-optimise": "fine-tune and re-optimise",
+}
+
+MOST_REPAIRS = 5
+"""Reloads of one model for one incident; a server that needs more needs a person."""
+
+
+@dataclass
+class Acts:
+    """Carries out what the diagnosis asks for.
+
+    Attributes:
+        server: That serves.
+        incidents: Where it is written down.
+        runs: That can be started.
+        policy: What the loop may do by itself.
+    """
+
+    server: Server
+    incidents: Incidents
+    runs: Runs
+    policy: TriggerSettings
+
+    def __post_init__(self) -> None:
+        self._repairs: Counter[str] = Counter()
+
+    def act(self, incident: Incident, *, since: float | None, now: float) -> None:
+        """Do what can be done now about an open incident.
+
+        Args:
+            incident: As it was just observed.
+            since: Unix time from which on live records are fresh; None takes all that are kept.
+            now: Unix time.
+        """
+        if incident.state in ("acting", "paged"):
+            return
+        match incident.action:
+            case "record":
+                self._note(incident, "recorded", "the model copes; nothing is done", now)
+            case "wait for labels":
+                horizon = self.policy.label_horizon_minutes
+                self._note(incident, "open", f"waits for labels, {horizon:g} min at most", now)
+            case "page":
+                self._note(incident, "paged", "a person must look: no repair of our own fits", now)
+            case "page and freeze capture":
+                self.server.freeze_capture(incident.model)
+                self._note(incident, "paged", "broken requests: nothing more of them is kept", now)
+            case "roll back":
+                self._roll_back(incident, now)
+            case "repair the server":
+                self._repair(incident, now)
+            case "re-tune" | "re-optimise" | "fine-tune and re-optimise":
+                self._run(incident, _KINDS[incident.action], since, now)
+            case "nothing":
+                raise ValueError(f"an incident always asks for something: {incident.id}")
+
+    def ended(self, run: RunEntry, *, now: float) -> None:
+        """Write down how a run of the loop's ended; its incident is closed or goes on."""
+        if run.request.incident is None or run.result is None:
+            return
+        if run.state == "released":
+            note = f"version {run.result.version} serves since run {run.request.id}"
+            self.incidents.change(run.request.incident, "closed", note, now=now)
+        else:
+            note = f"run {run.request.id} {run.state}: {run.result.detail}"[:2000]
+            self.incidents.change(run.request.incident, "open", note, now=now)
+
+    def _roll_back(self, incident: Incident, now: float) -> None:
+        try:
+            done = self.server.roll_back(incident.model, incident.cause, incident.id)
+        except ServingError as error:
+            self._note(incident, "paged", f"could not roll back: {error.what} {error.value}", now)
+            return
+        self._note(incident, "closed", f"rolled back to version {done.previous}", now)
+
+    def _repair(self, incident: Incident, now: float) -> None:
+        self._repairs[incident.id] += 1
+        count = self._repairs[incident.id]
+        if count > MOST_REPAIRS:
+            self._note(incident, "paged", f"{MOST_REPAIRS} reloads did not mend it", now)
+            return
+        try:
+            self.server.reload(incident.model)
+        except ServingError as error:
+            # The supervisor may be starting the server again just now: the next look tries anew.
+            self._note(incident, "open", f"reload {count} failed: {error.what}", now)
+            return
+        self._note(incident, "open", f"reloaded {count} times", now)
+
+    def _run(self, incident: Incident, kind: Kind, since: float | None, now: float) -> None:
+        hindrance = self.runs.hindrance(self.policy, incident.model, incident.cause, now=now)
+        if hindrance is not None:
+            state = "paged" if hindrance.final else "open"
+            self._note(incident, state, f"no run: {hindrance.reason}", now)
+            return
+        try:
+            asked = self.runs.request(
+                incident.model,
+                kind,
+                incident.cause,
+                cause=incident.cause,
+                incident=incident.id,
+                since=since,
+                now=now,
+            )
+        except LeanloopError as error:
+            self._note(incident, "open", f"no run: {error.what} {error.value}", now)
+            return
+        self._note(incident, "acting", f"run {asked.id}", now)
+
+    def _note(self, incident: Incident, state: str, note: str, now: float) -> None:
+        if (incident.state, incident.note) != (state, note):
+            self.incidents.change(incident.id, state, note, now=now)  # type: ignore[arg-type]

@@ -1,0 +1,239 @@
+"""The loop: it looks, judges, understands, acts; again and again.
+
+One look (`Loop.tick`) collects what was captured, judges the windows that are full, asks the server and Prometheus, puts
+what was found into the words of the diagnosis table, and does what the table says. All that must not be forgotten is in
+the database: a service that is killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from sqlalchemy import Engine
+
+from leanloop.core.errors import LeanloopError, ServingError
+from leanloop.core.launcher import Launcher
+from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
+from leanloop.monitoring.act import Acts
+from leanloop.monitoring.collect import Collector
+from leanloop.monitoring.diagnosis import diagnose
+from leanloop.monitoring.evidence import Findings, evidence_of
+from leanloop.monitoring.feed import Feed
+from leanloop.monitoring.incidents import Incident, Incidents
+from leanloop.monitoring.judge.features import Arrays
+from leanloop.monitoring.labels import Labels
+from leanloop.monitoring.portrait import Portrait, portray
+from leanloop.monitoring.prometheus import ActiveAlert, firing_alerts
+from leanloop.monitoring.runs import Runs
+from leanloop.monitoring.served import Served, read_baseline, read_served
+from leanloop.monitoring.server import Probe, Server
+from leanloop.monitoring.traffic import Traffic
+from leanloop.monitoring.view import LoopView
+from leanloop.monitoring.watch import ReleaseWatch, taken_rows
+
+log = logging.getLogger(__name__)
+
+LATENCY_ALERT = "LatencyBudgetBurn"
+
+_SILENT_PROBES = 2
+"""Real inferences in a row that fail before requests count as failing: one may meet a reload."""
+
+_GOLDEN_EVERY = 12
+"""Ticks between two looks at the golden answers."""
+
+
+@dataclass
+class _Watched:
+    """One model under watch."""
+
+    served: Served
+    watch: ReleaseWatch
+    traffic: Traffic = field(default_factory=Traffic)
+    silent: int = 0
+    ticks: int = 0
+    right: bool | None = None
+
+
+class Loop:
+    """Watches everything that a workspace's Triton serves.
+
+    Args:
+        settings: With absolute paths.
+        engine: Of `leanloop.monitoring.database.open_database`.
+        launcher: Starts runs.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, launcher: Launcher) -> None:
+        self._settings, self._engine = settings, engine
+        self._workspace = Workspace(settings)
+        self._collector = Collector(self._workspace.capture, self._workspace.rows)
+        self.labels = Labels(engine)
+        self.incidents = Incidents(engine)
+        self.runs = Runs(engine, launcher)
+        self.server = Server(settings)
+        self.acts = Acts(self.server, self.incidents, self.runs, settings.monitoring.trigger)
+        self._watched: dict[str, _Watched] = {}
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self.view = LoopView()
+
+    def models(self) -> tuple[str, ...]:
+        """What is served, by name."""
+        return self.server.repository.models()
+
+    def run(self) -> None:
+        """Look until `stop` is called; a look that fails is told in the log, and the next one tries again."""
+        mended = False
+        while not self._stop.is_set():
+            try:
+                if not mended:
+                    for done in self.server.recover():
+                        log.warning("after a crash: %s %s", done.rollout, done.did)
+                    mended = True
+                self.tick(time.time())
+            except LeanloopError as error:
+                log.error("a look failed: %s", error)
+            except Exception:
+                # Whatever it is, the loop must look again; without a look the metric that Prometheus watches gets old.
+                log.exception("a look failed")
+            self._wake.wait(self._settings.monitoring.tick_seconds)
+            self._wake.clear()
+
+    def wake(self) -> None:
+        """Look now: something has happened."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End `run` after the look that is under way."""
+        self._stop.set()
+        self._wake.set()
+
+    def tick(self, now: float) -> LoopView:
+        """One look at everything, at a Unix time."""
+        self._collector.collect()
+        probe = self.server.probe()
+        alerts, blind = self._alerts()
+        portraits = [self._look(watched, probe, alerts, now) for watched in self._follow().values()]
+        for run in self.runs.advance(now=now):
+            log.info("run %s ended: %s", run.request.id, run.state)
+            self.acts.ended(run, now=now)
+        done = self._collector.done
+        under_way = self.runs.under_way()
+        states: dict[str, dict[str, int]] = {}
+        for (model, state), count in self.runs.counts().items():
+            states.setdefault(model, {})[state] = count
+        self.view = LoopView(
+            tick=now,
+            blind=blind,
+            captured=done.rows,
+            dropped=done.dropped,
+            damaged=done.damaged,
+            lag_seconds=done.lag_seconds(now),
+            runs=states,
+            run="" if under_way is None else under_way.request.id,
+            models=tuple(portray(one, self.incidents) for one in portraits),
+        )
+        return self.view
+
+    def _alerts(self) -> tuple[tuple[ActiveAlert, ...] | None, str]:
+        try:
+            return firing_alerts(self._settings.monitoring.prometheus_url), ""
+        except ServingError as error:
+            return None, f"{error.what} {error.value}"
+
+    def _follow(self) -> dict[str, _Watched]:
+        """Watch what serves now: a release that is new gets a watch of its own."""
+        for model in self.models():
+            served = read_served(self.server.repository, self._workspace.store, model)
+            known = self._watched.get(model)
+            if served is not None and (known is None or known.served.key != served.key):
+                self._watched[model] = _Watched(served, self._new_watch(served))
+                log.info("%s: version %d is watched", model, served.version)
+        return self._watched
+
+    def _new_watch(self, served: Served) -> ReleaseWatch:
+        settings = self._settings.monitoring
+        feed = Feed(
+            self._workspace.rows,
+            served.config.spec,
+            served.version,
+            settings.window,
+            settings.window_minutes * 60,
+            taken_rows(self._engine, served.model, served.version),
+        )
+
+        def ask_parent(inputs: Arrays) -> np.ndarray | None:
+            return None if served.parent is None else self.server.ask(served, served.parent, inputs)
+
+        baseline = read_baseline(self._workspace.store, served)
+        return ReleaseWatch(self._engine, settings, feed, baseline, self.labels, ask_parent)
+
+    def _look(self, watched: _Watched, probe: Probe, alerts: tuple[ActiveAlert, ...] | None, now: float) -> Portrait:
+        served, watch = watched.served, watched.watch
+        watch.look(now)
+        watched.traffic.add(probe.metrics, served.model, served.version, now)
+        champion = [one for one in probe.versions if (one.model, one.version) == (served.model, served.version)]
+        answered = bool(champion) and all(one.answers for one in champion)
+        watched.silent = 0 if answered else watched.silent + 1
+        if answered and watched.ticks % _GOLDEN_EVERY == 0:
+            watched.right = self.server.answers_rightly(served)
+        watched.ticks += 1
+        findings = self._findings(watched, alerts)
+        evidence = evidence_of(findings, self._settings.monitoring.trigger, now)
+        row = diagnose(evidence)
+        portrait = Portrait(served, watch, watched.traffic, probe, findings, evidence, row)
+        incident = self.incidents.observe(served.model, served.version, row, evidence, portrait.figures(), now=now)
+        if incident is not None:
+            self._act(incident, watch, now)
+        return portrait
+
+    def _findings(self, watched: _Watched, alerts: tuple[ActiveAlert, ...] | None) -> Findings:
+        served, watch = watched.served, watched.watch
+        rollout = self.server.rollout(served)
+        burns = (
+            None
+            if alerts is None
+            else any((alert.name, alert.model) == (LATENCY_ALERT, served.model) for alert in alerts)
+        )
+        if self.runs.under_way() is not None:
+            # Our own run takes from the server's cores: that is no reason for another.
+            burns = None
+        since = watch.drifting_since
+        return Findings(
+            answers=watched.silent < _SILENT_PROBES,
+            failing=watched.traffic.failing,
+            right=watched.right,
+            baking=rollout is not None and rollout.state == "promoted",
+            latency_burns=burns,
+            request_rate=watched.traffic.rate,
+            capacity=served.capacity,
+            inputs=watch.inputs,
+            broken=watch.broken,
+            accuracy=watch.accuracy,
+            fresh_labels=watch.labelled_since(0.0 if since is None else since),
+            any_labels=watch.coverage() > 0,
+            drifting_since=since,
+            estimate=watch.estimate,
+            agreement=watch.agreement,
+            revision_refused=self._revision_refused(served.model, served.version),
+        )
+
+    def _revision_refused(self, model: str, version: int) -> bool:
+        """Whether the newest fine-tuning for this release was refused."""
+        last = next((run for run in self.runs.entries(model) if run.request.kind == "fine-tune and re-optimise"), None)
+        if last is None or last.state != "refused":
+            return False
+        incidents = {one.id: one.version for one in self.incidents.latest(50, model)}
+        return incidents.get(last.request.incident or "") == version
+
+    def _act(self, incident: Incident, watch: ReleaseWatch, now: float) -> None:
+        try:
+            self.acts.act(incident, since=watch.drifting_since, now=now)
+        except LeanloopError as error:
+            log.error("incident %s: %s", incident.id, error)
+            self.incidents.change(incident.id, "open", f"{incident.action} failed: {error.what}", now=now)

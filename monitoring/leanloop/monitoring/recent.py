@@ -1,0 +1,82 @@
+"""The newest answers of a release, and the labels that have come for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from leanloop.monitoring.feed import Window
+from leanloop.monitoring.judge import LiveAccuracy, live_accuracy
+from leanloop.monitoring.labels import Labels
+
+_UNKNOWN = -1
+
+
+@dataclass
+class _Answers:
+    request_ids: np.ndarray
+    samples: np.ndarray
+    times: np.ndarray
+    predicted: np.ndarray
+    labels: np.ndarray
+
+
+class Recent:
+    """Answers of one release, bounded; labels are asked for again until they have come.
+
+    Args:
+        labels: Of all models.
+        model: Name of the model.
+        windows: So many of the newest windows are kept.
+    """
+
+    def __init__(self, labels: Labels, model: str, windows: int) -> None:
+        self._labels, self._model = labels, model
+        self._kept: deque[_Answers] = deque(maxlen=windows)
+
+    def add(self, window: Window, predicted: np.ndarray) -> None:
+        """Take in a window and the classes that were answered, [records]."""
+        unknown = np.full(len(window), _UNKNOWN, dtype=np.int64)
+        self._kept.append(_Answers(window.request_ids, window.samples, window.times, predicted, unknown))
+
+    def refresh(self) -> None:
+        """Join the labels that have come since."""
+        for answers in self._kept:
+            open_ones = np.flatnonzero(answers.labels == _UNKNOWN)
+            if not len(open_ones):
+                continue
+            known = self._labels.of(self._model, {str(answers.request_ids[index]) for index in open_ones})
+            if not known:
+                continue
+            for index in open_ones:
+                label = known.get((str(answers.request_ids[index]), int(answers.samples[index])))
+                if label is not None:
+                    answers.labels[index] = int(label)
+
+    def accuracy(self, records: int) -> LiveAccuracy:
+        """Over the newest so many labelled records; coverage is over all that are kept."""
+        predicted, labels, _ = self._joined()
+        labelled = np.flatnonzero(labels != _UNKNOWN)[-records:]
+        found = live_accuracy(predicted[labelled], labels[labelled])
+        return LiveAccuracy(found.labelled, len(labels), found.accuracy)
+
+    def labelled_since(self, time: float) -> int:
+        """Labelled records that were asked since a Unix time."""
+        _, labels, times = self._joined()
+        return int(((labels != _UNKNOWN) & (times >= time)).sum())
+
+    def coverage(self) -> float:
+        """Share of the kept records that have a label."""
+        _, labels, _ = self._joined()
+        return float((labels != _UNKNOWN).mean()) if len(labels) else 0.0
+
+    def _joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not self._kept:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        return (
+            np.concatenate([answers.predicted for answers in self._kept]),
+            np.concatenate([answers.labels for answers in self._kept]),
+            np.concatenate([answers.times for answers in self._kept]),
+        )

@@ -1,0 +1,84 @@
+"""What serves, read from the model repository and the store."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanloop.core.contracts import Release
+from leanloop.core.releases import baseline_key, release_of
+from leanloop.core.store import Store
+from leanloop.monitoring.judge import Baseline
+from leanloop.serving import ModelConfig, ModelRepository
+
+ORIGINAL = "original-onnxruntime-fp32"
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model as it serves.
+
+    Attributes:
+        config: Tensors, loaded versions, instances and batching.
+        artifact_id: That the champion holds.
+        parent: Loaded version that holds the original of the champion; None when it is not loaded, or is
+            the champion itself.
+        release: By which the champion came; None when the store knows none.
+    """
+
+    config: ModelConfig
+    artifact_id: str
+    parent: int | None
+    release: Release | None
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.config.spec.name
+
+    @property
+    def version(self) -> int:
+        """The champion: it answers requests that name no version."""
+        return max(self.config.versions)
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Changes when something else serves."""
+        return self.model, self.version, self.artifact_id
+
+    @property
+    def capacity(self) -> float:
+        """Samples per second that the release was measured at, over all loads; 0 when it never was."""
+        rows = self.release.served if self.release is not None else ()
+        return max((row.throughput for row in rows if row.version == self.version), default=0.0)
+
+
+def read_served(repository: ModelRepository, store: Store, model: str) -> Served | None:
+    """What serves under a name; None when nothing does."""
+    config = repository.config(model)
+    if config is None:
+        return None
+    artifacts = {version: str(repository.runtime(model, version)["artifact_id"]) for version in config.versions}
+    champion = max(config.versions)
+    originals = [version for version, artifact in artifacts.items() if artifact == ORIGINAL and version != champion]
+    return Served(
+        config=config,
+        artifact_id=artifacts[champion],
+        parent=max(originals, default=None),
+        release=release_of(store, model, champion),
+    )
+
+
+def read_baseline(store: Store, served: Served) -> Baseline | None:
+    """What the champion's windows are compared with; None when none was kept.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    if served.release is None:
+        return None
+    key = baseline_key(served.release.bundle_digest, served.artifact_id)
+    with tempfile.TemporaryDirectory(prefix="leanloop-baseline-") as name:
+        folder = Path(name) / "baseline"
+        return Baseline.load(folder) if store.get_folder(key, folder) else None
