@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import http.client
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -38,17 +43,52 @@ class Ports:
             ServingError: Names the port and, where the system tells, the process.
         """
         for use, port in vars(self).items():
-            with socket.socket() as one:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    one.bind((LOOPBACK, port))
-                except OSError as error:
-                    raise ServingError(
-                        f"Port {port} is in use.",
-                        where=f"serving.{use}_url",
-                        value=_holder(port),
-                        fix="End that process, or choose another port in the settings.",
-                    ) from error
+            check_port_free(port, f"serving.{use}_url")
+
+
+def check_port_free(port: int, where: str) -> None:
+    """Refuse a loopback port that a process listens on.
+
+    Args:
+        port: Its number.
+        where: The setting that names it.
+
+    Raises:
+        ServingError: Names the port and, where the system tells, the process.
+    """
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((LOOPBACK, port))
+        except OSError as error:
+            raise ServingError(
+                f"Port {port} is in use.",
+                where=where,
+                value=_holder(port),
+                fix="End that process, or choose another port in the settings.",
+            ) from error
+
+
+def loopback_port(url: str, where: str, otherwise: str = "") -> int:
+    """The port of ``host:port`` for a server of our own, which listens on loopback only.
+
+    Args:
+        url: As in the settings.
+        where: The setting that holds it.
+        otherwise: What else could be done, for the message.
+
+    Raises:
+        ServingError: The host is another one, or the port is none.
+    """
+    host, _, port = url.rpartition(":")
+    if host in (LOOPBACK, "localhost") and port.isdecimal() and 0 < int(port) < 65536:
+        return int(port)
+    raise ServingError(
+        "A server of our own listens on this machine's loopback only.",
+        where=where,
+        value=url,
+        fix=f"Write {LOOPBACK}:<port>{otherwise}.",
+    )
 
 
 def _holder(port: int) -> str:
@@ -60,6 +100,27 @@ def _holder(port: int) -> str:
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
     return "a process of another user"
+
+
+def answers(address: str, path: str, seconds: float = 2.0) -> bool:
+    """Whether a server at ``host:port`` answers a GET of this path with 200."""
+    connection = http.client.HTTPConnection(address, timeout=seconds)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone, among processes and threads; it is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,22 @@
-"""The local stack: one Triton that stays when the command that started it ends.
+"""The local stack: one Triton, which stays when the command that started it ends, or which a supervisor keeps up.
 
 Its folder holds ``models/`` (unless the settings name another repository), ``triton.log``, ``token`` (readable by the
-owner only) and ``stack.json``, which says exactly which process is ours.
+owner only) and ``stack.json``, which says exactly which process is ours. ``keeper.json`` names the process that starts
+Triton again when it ends: while that one lives, nobody else starts or ends it.
 """
 
 from __future__ import annotations
 
 import fcntl
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import os
+import signal
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from types import FrameType
+from typing import ClassVar, NoReturn
 
 from leanloop.core.contracts import FileContract
 from leanloop.core.errors import ServingError
@@ -21,9 +24,15 @@ from leanloop.core.settings import ServingSettings
 from leanloop.serving.client import Protocol, TritonClient
 from leanloop.serving.health import VersionHealth, check_health
 from leanloop.serving.home import TritonHome
-from leanloop.serving.process import LOOPBACK, Ports, ProcessId
+from leanloop.serving.process import Ports, ProcessId, locked, loopback_port
 from leanloop.serving.repository import ModelRepository
-from leanloop.serving.triton import TritonServer, is_live
+from leanloop.serving.secret import kept_secret
+from leanloop.serving.triton import TritonServer, is_live, log_tail
+
+SUPERVISED_VARIABLE = "LEANLOOP_SUPERVISED"
+"""Set where the parent of ``leanloop serve run`` is a supervisor, which starts it again when it ends."""
+
+_POLL_SECONDS = 0.2
 
 
 class StackState(FileContract):
@@ -43,6 +52,25 @@ class StackState(FileContract):
     def process(self) -> ProcessId:
         """The very process, never one that got its number later."""
         return ProcessId(self.pid, self.create_time)
+
+
+class StackKeeper(FileContract):
+    """``keeper.json``: the process that keeps Triton up."""
+
+    filename: ClassVar[str] = "keeper.json"
+    pid: int
+    create_time: float
+
+    @classmethod
+    def here(cls) -> StackKeeper:
+        """The supervisor that this process is a child of, else this process."""
+        process = ProcessId.of(os.getppid() if SUPERVISED_VARIABLE in os.environ else os.getpid())
+        return cls(pid=process.pid, create_time=process.create_time)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the very process is there."""
+        return ProcessId(self.pid, self.create_time).find() is not None
 
 
 @dataclass(frozen=True)
@@ -73,19 +101,77 @@ def connect(settings: ServingSettings, folder: Path, protocol: Protocol = "grpc"
 def up(settings: ServingSettings, folder: Path) -> StackState:
     """Start Triton with all models of the repository, unless it runs already.
 
-    Safe to call twice, and by two at once.
+    Safe to call twice, and by two at once. Where a supervisor keeps Triton up, this waits until it has.
 
     Raises:
         ServingError: A port is in use, Triton is not installed or does not come up, or it runs with other ports.
     """
-    with _locked(folder):
+    deadline = time.monotonic() + settings.start_timeout_seconds
+    while True:
+        with locked(folder):
+            state = _state(folder)
+            if state is not None and is_live(state.http_url):
+                _check_same(state, settings)
+                return state
+            keeper = _keeper(folder)
+            if keeper is None:
+                if state is not None:
+                    state.process.stop()
+                return _start(_server(settings, folder), settings, folder)
+        if time.monotonic() > deadline:
+            raise ServingError(
+                "The supervisor has not brought Triton up.",
+                where=str(folder),
+                value=f"kept up by process {keeper.pid}; waited {settings.start_timeout_seconds:g} s",
+                fix="See `leanloop status`, and Triton's log.",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def run(settings: ServingSettings, folder: Path) -> None:
+    """Be the stack's Triton until SIGTERM comes: for a supervisor, which starts it again when it fails.
+
+    It has the lock, state and token of `up`, and publishes latency quantiles. One that `up` had started is ended
+    first. To be called in the main thread, which alone receives signals.
+
+    Raises:
+        ServingError: See `up`; or Triton ended by itself; or another process keeps it up.
+    """
+    server = _server(settings, folder, attended=True)
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        with locked(folder):
+            _keep(folder)
+            state = _state(folder)
+            if state is not None:
+                state.process.stop()
+            _start(server, settings, folder)
+        how = server.wait()
+        raise ServingError(
+            "Triton ended by itself.",
+            where=str(server.log),
+            value=f"{how}; its log ends with:\n{log_tail(server.log)}",
+            fix="The supervisor starts it again; see the log if it ends often.",
+        )
+    except _EndAsked:
+        if _keeper(folder) == StackKeeper.here():
+            (folder / StackKeeper.filename).unlink()
+    finally:
+        server.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_up(folder: Path) -> bool:
+    """Whether the stack's Triton is live and nobody is just starting it: its models have been loaded."""
+    if not (folder / StackState.filename).exists():
+        return False
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         state = _state(folder)
-        if state is not None and is_live(state.http_url):
-            _check_same(state, settings)
-            return state
-        if state is not None:
-            state.process.stop()
-        return _start(settings, folder)
+        return state is not None and is_live(state.http_url)
 
 
 def ports(settings: ServingSettings) -> Ports:
@@ -94,24 +180,29 @@ def ports(settings: ServingSettings) -> Ports:
     Raises:
         ServingError: An address is not on this machine's loopback.
     """
+    otherwise = ", or set serving.autostart to false to use a Triton elsewhere"
     return Ports(
-        http=_port(settings.http_url, "http_url"),
-        grpc=_port(settings.grpc_url, "grpc_url"),
-        metrics=_port(settings.metrics_url, "metrics_url"),
+        http=loopback_port(settings.http_url, "serving.http_url", otherwise),
+        grpc=loopback_port(settings.grpc_url, "serving.grpc_url", otherwise),
+        metrics=loopback_port(settings.metrics_url, "serving.metrics_url", otherwise),
     )
 
 
-def _start(settings: ServingSettings, folder: Path) -> StackState:
-    models = repository(settings, folder)
-    server = TritonServer(
+def _server(settings: ServingSettings, folder: Path, *, attended: bool = False) -> TritonServer:
+    return TritonServer(
         TritonHome.find(settings.triton_home),
-        models.root,
+        repository(settings, folder).root,
         ports(settings),
         folder.absolute(),
-        token=_new_token(folder),
+        token=kept_secret(folder / "token"),
         start_timeout=settings.start_timeout_seconds,
-        detached=True,
+        detached=not attended,
+        summaries=attended,
     )
+
+
+def _start(server: TritonServer, settings: ServingSettings, folder: Path) -> StackState:
+    models = repository(settings, folder)
     process = server.launch()
     try:
         state = StackState(
@@ -147,10 +238,21 @@ def down(folder: Path) -> bool:
 
     Returns:
         False when none runs.
+
+    Raises:
+        ServingError: A supervisor keeps it up.
     """
     if not folder.is_dir():
         return False
-    with _locked(folder):
+    with locked(folder):
+        keeper = _keeper(folder)
+        if keeper is not None:
+            raise ServingError(
+                "A supervisor keeps Triton up, and would start it again.",
+                where=str(folder),
+                value=f"process {keeper.pid}",
+                fix="End the whole stack with `leanloop down`.",
+            )
         state = _state(folder)
         stopped = state is not None and state.process.stop()
         (folder / StackState.filename).unlink(missing_ok=True)
@@ -184,30 +286,30 @@ def _check_same(state: StackState, settings: ServingSettings) -> None:
             )
 
 
-def _port(url: str, key: str) -> int:
-    host, _, port = url.rpartition(":")
-    if host in (LOOPBACK, "localhost") and port.isdecimal() and 0 < int(port) < 65536:
-        return int(port)
-    raise ServingError(
-        "A Triton of our own listens on this machine's loopback only.",
-        where=f"serving.{key}",
-        value=url,
-        fix=f"Write {LOOPBACK}:<port>, or set serving.autostart to false to use a Triton elsewhere.",
-    )
+def _keeper(folder: Path) -> StackKeeper | None:
+    if not (folder / StackKeeper.filename).exists():
+        return None
+    keeper = StackKeeper.load(folder)
+    return keeper if keeper.lives else None
 
 
-def _new_token(folder: Path) -> str:
-    token = secrets.token_urlsafe(32)
-    path = folder / "token"
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(token, encoding="utf-8")
-    return token
+def _keep(folder: Path) -> None:
+    here, other = StackKeeper.here(), _keeper(folder)
+    if other is not None and other != here:
+        raise ServingError(
+            "Another process keeps this stack's Triton up.",
+            where=str(folder),
+            value=f"process {other.pid}",
+            fix="End it first: `leanloop down`, or Ctrl-C where `leanloop serve run` runs.",
+        )
+    here.save(folder)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+class _EndAsked(BaseException):
+    """SIGTERM came."""
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    # A second one must not interrupt the ending.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _EndAsked

@@ -1,13 +1,17 @@
-"""The local Triton: ``serve up``, ``serve down``, ``serve status``."""
+"""The local Triton: ``serve up``, ``serve run``, ``serve down``, ``serve status``."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
 from leanloop.pipelines.cli.common import DEFAULT_PARAMS, Override, Params, console, read_settings
+
+if TYPE_CHECKING:
+    from leanloop.serving import StackStatus
 
 serve = typer.Typer(no_args_is_help=True)
 
@@ -30,6 +34,16 @@ def up(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
 
 
 @serve.command()
+def run(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
+    """Be Triton in the foreground, with every released model, for a supervisor such as `leanloop up` has."""
+    from leanloop.core.workspace import Workspace
+    from leanloop.serving import stack
+
+    settings = read_settings(params, override)
+    stack.run(settings.serving, Workspace(settings).serving)
+
+
+@serve.command()
 def down(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     """End the Triton that `serve up` or a run started, and nothing else."""
     from leanloop.core.workspace import Workspace
@@ -45,7 +59,6 @@ def down(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
 def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     """Ask every served version one real inference, and show its traffic so far."""
     from leanloop.core.workspace import Workspace
-    from leanloop.monitoring import read_metrics
     from leanloop.serving import stack
 
     settings = read_settings(params, override)
@@ -56,6 +69,16 @@ def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     console.print(
         f"http {found.state.http_url}   grpc {found.state.grpc_url}   process {found.state.pid}", highlight=False
     )
+    console.print(versions_table(found))
+    if not all(version.answers for version in found.versions):
+        sys.exit(1)
+
+
+def versions_table(found: StackStatus) -> Table:
+    """Every version that should be served: its answer to one real inference, and its traffic so far."""
+    from leanloop.monitoring import read_metrics
+
+    assert found.state is not None, "of a Triton that is live"
     traffic = {(row.model, row.version): row for row in read_metrics(found.state.metrics_url)}
     table = Table(box=None, pad_edge=False)
     for column in ("model", "version", "health", "answered in", "requests", "queue", "compute"):
@@ -72,6 +95,4 @@ def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
             f"{row.queue_ms:.2f} ms" if row and busy else "",
             f"{row.compute_ms:.2f} ms" if row and busy else "",
         )
-    console.print(table)
-    if not all(version.answers for version in found.versions):
-        sys.exit(1)
+    return table
