@@ -17,6 +17,7 @@ import psutil
 
 from leanloop.core.errors import LeanloopError
 from leanloop.core.hardware import instruction_sets, usable_cores
+from leanloop.monitoring.stack.programs import Tool, find_program
 
 State = Literal["ok", "lacks", "note"]
 
@@ -32,7 +33,7 @@ _PACKAGES = {
     "evidently": "drift reports",
     "tritonclient": "talks to Triton",
 }
-_PROGRAMS = {"prometheus": "metrics", "prometheus-alertmanager": "alerts"}
+_PROGRAMS: dict[Tool, str] = {"prometheus": "metrics", "alertmanager": "alerts"}
 
 
 @dataclass(frozen=True)
@@ -95,20 +96,12 @@ def _triton() -> list[Finding]:
 def _programs() -> list[Finding]:
     findings = []
     for program, purpose in _PROGRAMS.items():
-        path = shutil.which(program) or _unpacked(program)
+        path = find_program(program)
         if path is not None:
             findings.append(Finding(program, "ok", str(path)))
         else:
             findings.append(Finding(program, "lacks", purpose, "`make setup` brings it on Debian and Ubuntu."))
     return findings
-
-
-def _unpacked(program: str) -> Path | None:
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        path = folder / ".tools" / "debian" / "usr" / "bin" / program
-        if path.exists():
-            return path
-    return None
 
 
 def _disk() -> list[Finding]:
