@@ -70,20 +70,39 @@ def judge_window(reference: Reference, inputs: Arrays, output: np.ndarray, *, le
     samples = len(output)
     if samples < LEAST_SAMPLES:
         return WindowDrift(samples, ())
+    tests, limits = _tests(reference), thresholds(reference, samples, level)
     found = reference.features(inputs, output)
-    tests: dict[str, Distribution | KernelTest] = {**reference.distributions, TOGETHER: reference.together}
     columns = found.numbers | found.classes | {TOGETHER: reference.coordinates(inputs, output)}
     distances = {name: tests[name].distance(values) for name, values in columns.items()}
     p_values = {name: tests[name].p_value(distance, samples) for name, distance in distances.items()}
     rejected = holm(p_values, level)
     features = []
     for name in sorted(distances, key=lambda name: (p_values[name], -distances[name])):
-        usual = tests[name].threshold(samples, 0.5)
-        floor = TOGETHER_FLOOR if name == TOGETHER else EFFECT_FLOOR
-        threshold = max(tests[name].threshold(samples, level / len(distances)), usual + floor)
-        drifts = name in rejected and distances[name] >= threshold
-        features.append(FeatureDrift(name, distances[name], threshold, p_values[name], drifts))
+        drifts = name in rejected and distances[name] >= limits[name]
+        features.append(FeatureDrift(name, distances[name], limits[name], p_values[name], drifts))
     return WindowDrift(samples, tuple(features))
+
+
+def thresholds(reference: Reference, samples: int, level: float) -> dict[str, float]:
+    """The distance of each feature that alarms at a window size.
+
+    Args:
+        reference: What windows are compared with.
+        samples: In the window.
+        level: Chance of a false alarm per window, over all features.
+    """
+    tests = _tests(reference)
+    return {
+        name: max(
+            test.threshold(samples, level / len(tests)),
+            test.threshold(samples, 0.5) + (TOGETHER_FLOOR if name == TOGETHER else EFFECT_FLOOR),
+        )
+        for name, test in tests.items()
+    }
+
+
+def _tests(reference: Reference) -> dict[str, Distribution | KernelTest]:
+    return {**reference.distributions, TOGETHER: reference.together}
 
 
 def holm(p_values: dict[str, float], level: float) -> set[str]:
