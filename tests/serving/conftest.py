@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,16 +15,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from leanloop.core.contracts import ModelFiles, Runtime, ServingChoice
 from leanloop.serving import (
+    CaptureChoice,
     Golden,
+    Journal,
     ModelConfig,
     ModelRepository,
     ModelSpec,
     Package,
     Ports,
+    Promotion,
     TensorSpec,
     TritonClient,
     TritonHome,
     TritonServer,
+    promote,
 )
 
 QUERIES = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -42,6 +48,11 @@ def _save(path: Path, nodes: list[onnx.NodeProto], inputs, outputs, weights=()) 
 
 def linear_spec(name: str) -> ModelSpec:
     return ModelSpec(name=name, inputs=(TensorSpec(name="x", shape=(4,)),), outputs=(TensorSpec(name="y", shape=(3,)),))
+
+
+def golden_of(inputs: dict[str, Any], outputs: dict[str, Any]) -> Golden:
+    """Queries whose answers do not depend on the size of the batch."""
+    return Golden(inputs, {1: outputs}, 1e-5, 1e-5)
 
 
 class Models:
@@ -67,25 +78,38 @@ class Models:
         )
         return Package(name or f"artifact-{folder.name}", files, folder, golden)
 
-    def linear(self, scale: float, runtime: Runtime = "onnxruntime", *, claims: float | None = None) -> Package:
-        """``y = scale * x @ W``, with golden answers of ``claims`` where that is another scale."""
+    def linear(
+        self, scale: float, runtime: Runtime = "onnxruntime", *, claims: float | None = None, slow: bool = False
+    ) -> Package:
+        """``y = scale * x @ W``, with golden answers of ``claims`` where that is another scale.
+
+        A slow one also looks at a million numbers, for nothing.
+        """
         folder = self._folder()
         weights = np.arange(12, dtype=np.float32).reshape(4, 3)
+        work = [
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            helper.make_node("Expand", ["sum", "million"], ["many"]),
+            helper.make_node("ReduceMin", ["many"], ["least"], keepdims=0),
+            helper.make_node("Sub", ["least", "sum"], ["nothing"]),
+            helper.make_node("Add", ["product", "nothing"], ["y"]),
+        ]
         _save(
             folder / "model.onnx",
-            [helper.make_node("MatMul", ["x", "W"], ["y"])],
+            [helper.make_node("MatMul", ["x", "W"], ["product" if slow else "y"]), *(work if slow else [])],
             [("x", TensorProto.FLOAT, [4])],
             [("y", TensorProto.FLOAT, [3])],
-            [("W", weights * np.float32(scale))],
+            [("W", weights * np.float32(scale)), *([("million", np.array([1_000_000]))] if slow else [])],
         )
         answers = QUERIES @ weights * np.float32(scale if claims is None else claims)
-        return self._package(folder, Golden({"x": QUERIES}, {"y": answers}, 1e-5), runtime, f"linear-{runtime}-{scale}")
+        golden = golden_of({"x": QUERIES}, {"y": answers})
+        return self._package(folder, golden, runtime, f"linear-{runtime}-{scale}")
 
     def broken(self) -> Package:
         """A file that is no model."""
         folder = self._folder()
         (folder / "model.onnx").write_bytes(b"not a model")
-        return self._package(folder, Golden({"x": QUERIES}, {"y": QUERIES[:, :3]}, 1.0))
+        return self._package(folder, golden_of({"x": QUERIES}, {"y": QUERIES[:, :3]}))
 
     def mixed(self) -> tuple[ModelSpec, Package]:
         """Two inputs (uint8 and int64), two outputs: mean of the image, and ``table[token] = 10 * token``."""
@@ -103,10 +127,9 @@ class Models:
         )
         image = np.arange(12, dtype=np.uint8).reshape(3, 2, 2) * 20
         token = np.array([[0, 1, 2], [3, 4, 5], [9, 9, 9]])
-        golden = Golden(
+        golden = golden_of(
             {"image": image, "token": token},
             {"brightness": image.mean((1, 2), dtype=np.float32), "looked_up": token * 10},
-            1e-5,
         )
         inputs = tuple(TensorSpec.of(name, array) for name, array in golden.inputs.items())
         outputs = tuple(TensorSpec.of(name, array) for name, array in golden.outputs.items())
@@ -131,7 +154,7 @@ class Models:
             inputs=(TensorSpec(name="x", shape=(1,)),),
             outputs=(TensorSpec(name="same", shape=(1,)), TensorSpec(name="together", shape=(), dtype="int64")),
         )
-        return spec, self._package(folder, Golden({"x": x}, {"same": x}, 0.0))
+        return spec, self._package(folder, golden_of({"x": x}, {"same": x}))
 
 
 @pytest.fixture
@@ -144,12 +167,29 @@ def home() -> TritonHome:
     return TritonHome.find()
 
 
+def deploy(
+    client: TritonClient,
+    repository: ModelRepository,
+    spec: ModelSpec,
+    packages: Sequence[Package],
+    choice: ServingChoice = CHOICE,
+    capture: CaptureChoice | None = None,
+    bake: timedelta | None = None,
+) -> Promotion:
+    """A rollout without a stage; its journal is beside the repository."""
+    journal = Journal(repository.root.parent)
+    with journal.begin(spec.name, packages[-1].artifact_id) as rollout:
+        rollout = journal.move(rollout, "validated")
+        return promote(client, repository, journal, rollout, spec, packages, choice, capture, bake=bake)
+
+
 class Triton:
     """The shared server: its repository, and a client that may load."""
 
     def __init__(self, server: TritonServer, repository: ModelRepository) -> None:
         self.server = server
         self.repository = repository
+        self.journal = Journal(repository.root.parent)
         self.connect = functools.partial(TritonClient, server.http_url, server.grpc_url, token="sesame")
         self.client = self.connect()
 

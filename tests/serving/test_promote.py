@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from leanloop.core.errors import ServingError
-from leanloop.serving import Ports, TensorSpec, TritonClient, check_golden, promote
+from leanloop.serving import Ports, TensorSpec, TritonClient, check_golden, recover
 from tests.serving.conftest import CHOICE, QUERIES, linear_spec
+from tests.serving.conftest import deploy as deploy_packages
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def spec(new_name):
 
 @pytest.fixture
 def deploy(triton, spec):
-    return lambda *packages, choice=CHOICE: promote(triton.client, triton.repository, spec, packages, choice)
+    return lambda *packages, choice=CHOICE: deploy_packages(triton.client, triton.repository, spec, packages, choice)
 
 
 def test_the_original_is_version_one_and_winners_follow(triton, spec, models, deploy):
@@ -74,16 +75,16 @@ def test_other_tensors_need_another_name(triton, spec, models, deploy):
     deploy(models.linear(1.0))
     other = spec.model_copy(update={"inputs": (TensorSpec(name="x", shape=(5,)),)})
     with pytest.raises(ServingError, match="another name"):
-        promote(triton.client, triton.repository, other, [models.linear(1.0)], CHOICE)
+        deploy_packages(triton.client, triton.repository, other, [models.linear(1.0)])
 
 
 def test_two_models_do_not_touch_each_other(triton, models, new_name):
     one, two = linear_spec(new_name()), linear_spec(new_name())
     first, second = models.linear(1.0), models.linear(2.0)
-    promote(triton.client, triton.repository, one, [first], CHOICE)
-    promote(triton.client, triton.repository, two, [second], CHOICE)
+    deploy_packages(triton.client, triton.repository, one, [first])
+    deploy_packages(triton.client, triton.repository, two, [second])
     with pytest.raises(ServingError):
-        promote(triton.client, triton.repository, two, [second, models.broken()], CHOICE)
+        deploy_packages(triton.client, triton.repository, two, [second, models.broken()])
     check_golden(triton.client, one.name, first.golden, batch_size=8)
     check_golden(triton.client, two.name, second.golden, batch_size=8)
 
@@ -97,17 +98,23 @@ def test_a_server_that_is_gone_leaves_the_repository_as_it_was(triton, spec, mod
         TritonClient(f"127.0.0.1:{ports.http}", f"127.0.0.1:{ports.grpc}") as nobody,
         pytest.raises(ServingError, match="could not be told to go back"),
     ):
-        promote(nobody, triton.repository, spec, [original, models.linear(2.0)], CHOICE)
+        deploy_packages(nobody, triton.repository, spec, [original, models.linear(2.0)])
     assert triton.repository.config(spec.name) == config
+    with pytest.raises(ServingError, match="on its way"):
+        deploy(original, models.linear(2.0))
+    assert [mended.did for mended in recover(triton.client, triton.repository, triton.journal)] == [
+        "undid the promotion"
+    ]
+    assert deploy(original, models.linear(3.0)).version == 3
 
 
 def test_golden_answers_of_another_shape_or_nan_fail(triton, spec, models, deploy):
     package = models.linear(1.0)
     deploy(package)
     golden = package.golden
-    wrong_shape = replace(golden, outputs={"y": golden.outputs["y"][:, :2]})
+    wrong_shape = replace(golden, answers={1: {"y": golden.outputs["y"][:, :2]}})
     with pytest.raises(ServingError, match="another shape"):
         check_golden(triton.client, spec.name, wrong_shape, batch_size=8)
-    not_a_number = replace(golden, outputs={"y": golden.outputs["y"] * float("nan")})
+    not_a_number = replace(golden, answers={1: {"y": golden.outputs["y"] * float("nan")}})
     with pytest.raises(ServingError, match="15 of 15"):
         check_golden(triton.client, spec.name, not_a_number, batch_size=8)

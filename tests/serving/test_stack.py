@@ -9,8 +9,8 @@ import pytest
 
 from leanloop.core.errors import ServingError
 from leanloop.core.settings import ServingSettings
-from leanloop.serving import ModelConfig, Ports, ProcessId, StackState, connect, down, promote, repository, status, up
-from tests.serving.conftest import CHOICE, QUERIES, linear_spec
+from leanloop.serving import ModelConfig, Ports, ProcessId, StackState, connect, down, repository, status, up
+from tests.serving.conftest import CHOICE, QUERIES, deploy, linear_spec
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_up_status_down(settings, folder, models):
     spec = linear_spec("m")
     with connect(settings, folder) as client:
         packages = models.linear(1.0), models.linear(2.0)
-        promote(client, repository(settings, folder), spec, packages, CHOICE)
+        deploy(client, repository(settings, folder), spec, packages)
         broken = linear_spec("broken")
         with pytest.raises(ServingError):
-            promote(client, repository(settings, folder), broken, [models.broken()], CHOICE)
+            deploy(client, repository(settings, folder), broken, [models.broken()])
     versions = status(settings, folder).versions
     assert [(one.model, one.version, one.answers) for one in versions] == [("m", 1, True), ("m", 2, True)]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +25,15 @@ from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
+from leanloop.steps.rehearsal import STAGES
 
 if TYPE_CHECKING:
     from leanloop.bundle import Bundle
-    from leanloop.serving import CaptureChoice, ModelSpec, Package, TritonClient
+    from leanloop.serving import CaptureChoice, TritonClient
 
 ORIGINAL = "original-onnxruntime-fp32"
 """Version 1 of every model: the first champion, and the floor to roll back to."""
 
-_GOLDEN_SAMPLES = 32
-_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "int8": 3e-2}
-_STAGES = 4
 _LEAST_BLOCK_SECONDS = 0.2
 """A served request takes milliseconds even of a tiny model: shorter blocks would hold too few."""
 
@@ -47,10 +47,13 @@ def run(
     benchmark: Path,
     verdict: Path,
     release: Path,
+    captured: Path | None = None,
+    incident: str | None = None,
 ) -> None:
-    """Stage in a scratch Triton, tune, promote in the running one, measure what it serves.
+    """Stage in a scratch Triton, shadow, tune, promote in the running one, measure what it serves.
 
-    Without a winner the original itself is served.
+    Without a winner the original itself is served. Each stage is written to the journal of rollouts. With capture on,
+    the new version stays in its bake until the monitor accepts it; otherwise nobody watches, and it counts as accepted.
 
     Args:
         settings: The run's settings; ``serving`` names the Triton and its model repository.
@@ -60,6 +63,9 @@ def run(
         benchmark: Folder of `leanloop.steps.benchmark`, for the report.
         verdict: Folder of `leanloop.steps.select`.
         release: Folder to write (`Release`, ``report.html``, ``metrics.json``).
+        captured: ``.npz`` of captured requests, ``inputs/<name>`` with one request per row. The one that serves and
+            the new one answer them side by side first. None: there is no shadow.
+        incident: Which one led to this rollout.
 
     Raises:
         ServingError: What served before serves on.
@@ -67,30 +73,31 @@ def run(
     with step_events("deploy"):
         from leanloop.bundle import Bundle
         from leanloop.select import render_report
-        from leanloop.serving import promote, stack, stage, tune
+        from leanloop.serving import Journal, promote, recover, stack
+        from leanloop.steps.rehearsal import package, rehearse, served_spec
 
         opened, found = Bundle(bundle), Artifacts.load(artifacts)
         decision = Verdict.load(verdict)
         chosen = [_artifact(found, ORIGINAL)]
         if decision.winner is not None:
             chosen.append(_artifact(found, decision.winner))
-        packages = [_package(opened, artifact, artifacts, settings) for artifact in chosen]
-        spec = _spec(opened, packages[0])
-
-        progress(0, _STAGES, "staging in a scratch Triton")
-        with stage(settings.serving, spec, packages, settings.goal.threads) as staged:
-            progress(1, _STAGES, "tuning instances and batching")
-            choice, _ = tune(staged, settings.goal, settings.serving, opened.samples)
-
-        progress(2, _STAGES, "promoting in the running Triton")
+        packages = [package(opened, artifact, artifacts, settings) for artifact in chosen]
+        spec = served_spec(opened, packages[0])
         folder = Workspace(settings).serving
-        if settings.serving.autostart:
-            stack.up(settings.serving, folder)
-        with stack.connect(settings.serving, folder) as client:
-            models = stack.repository(settings.serving, folder)
-            promotion = promote(client, models, spec, packages, choice, _capture(settings))
-            progress(3, _STAGES, "measuring what is served")
-            served = _measure(client, opened, settings, tuple(sorted({1, promotion.version})))
+        models, journal = stack.repository(settings.serving, folder), Journal(folder)
+        if journal.interrupted(spec.name):
+            with _connected(settings) as client:
+                recover(client, models, journal)
+
+        with journal.begin(spec.name, chosen[-1].id, incident=incident) as rollout:
+            rollout, choice = rehearse(settings, opened, models, journal, rollout, spec, packages, captured)
+            progress(3, STAGES, "promoting in the running Triton")
+            capture = _capture(settings)
+            with _connected(settings) as client:
+                bake = None if capture is None else _bake(settings)
+                promotion = promote(client, models, journal, rollout, spec, packages, choice, capture, bake=bake)
+                progress(4, STAGES, "measuring what is served")
+                served = _measure(client, opened, settings, tuple(sorted({1, promotion.version})))
 
         champion = chosen[-1]
         record = Release(
@@ -126,7 +133,7 @@ def run(
             record.save(output)
             write_text(output / "report.html", report)
             write_json(output / "metrics.json", _metrics(record, decision, measured))
-        _keep(Workspace(settings), record, bundle, artifacts)
+        journal.name_release(promotion.rollout, _keep(Workspace(settings), record, bundle, artifacts))
         emit("released", model=record.model, version=record.version, artifact=record.artifact_id)
 
 
@@ -137,33 +144,24 @@ def _capture(settings: Settings) -> CaptureChoice | None:
     return CaptureChoice(folder=str(Workspace(settings).capture), rate=rate, quota_bytes=quota) if rate else None
 
 
+@contextmanager
+def _connected(settings: Settings) -> Iterator[TritonClient]:
+    from leanloop.serving import stack
+
+    folder = Workspace(settings).serving
+    if settings.serving.autostart:
+        stack.up(settings.serving, folder)
+    with stack.connect(settings.serving, folder) as client:
+        yield client
+
+
+def _bake(settings: Settings) -> timedelta:
+    # As many windows as an incident is judged over.
+    return timedelta(minutes=settings.monitoring.window_minutes * settings.monitoring.of)
+
+
 def _artifact(artifacts: Artifacts, identity: str) -> Artifact:
     return next(artifact for artifact in artifacts.artifacts if artifact.id == identity)
-
-
-def _package(bundle: Bundle, artifact: Artifact, artifacts: Path, settings: Settings) -> Package:
-    from leanloop.runtime import open_session
-    from leanloop.serving import Golden, Package
-
-    folder = artifacts / artifact.id
-    inputs = {name: values[:_GOLDEN_SAMPLES] for name, values in bundle.samples.items()}
-    session = open_session(artifact.model, folder, threads=settings.goal.threads, bundle=bundle)
-    try:
-        outputs = session.run(inputs)
-    finally:
-        session.close()
-    golden = Golden(inputs, outputs, _TOLERANCE[artifact.model.precision])
-    return Package(artifact.id, artifact.model, folder, golden, batch_sizes=(1, settings.goal.batch_size))
-
-
-def _spec(bundle: Bundle, package: Package) -> ModelSpec:
-    from leanloop.serving import ModelSpec, TensorSpec
-
-    return ModelSpec(
-        name=bundle.manifest.name,
-        inputs=tuple(TensorSpec(name=spec.name, shape=spec.shape, dtype=spec.dtype) for spec in bundle.manifest.inputs),
-        outputs=tuple(TensorSpec.of(name, values) for name, values in package.golden.outputs.items()),
-    )
 
 
 def _measure(
@@ -208,7 +206,7 @@ def _metrics(release: Release, verdict: Verdict, benchmark: Benchmark) -> dict[s
     return metrics
 
 
-def _keep(workspace: Workspace, release: Release, bundle: Path, artifacts: Path) -> None:
+def _keep(workspace: Workspace, release: Release, bundle: Path, artifacts: Path) -> str:
     # So that `leanloop predict` and `releases` work long after the run's own folder is gone.
     store = workspace.store
     store.put_folder(f"bundles/{release.bundle_digest}", bundle)
@@ -216,6 +214,6 @@ def _keep(workspace: Workspace, release: Release, bundle: Path, artifacts: Path)
     store.put_folder(key, artifacts / release.artifact_id)
     artifact = _artifact(Artifacts.load(artifacts), release.artifact_id)
     store.put_json(f"{key}.json", artifact.model_dump(mode="json"))
-    store.put_json(
-        f"releases/{release.model}/{release.created}-{release.version}.json", release.model_dump(mode="json")
-    )
+    kept = f"releases/{release.model}/{release.created}-{release.version}.json"
+    store.put_json(kept, release.model_dump(mode="json"))
+    return kept

@@ -18,7 +18,7 @@ from typing import Any
 
 from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import ServingError
-from leanloop.core.files import atomic_folder, digest_file, digest_folder, inside, read_json, write_json
+from leanloop.core.files import atomic_folder, digest_file, digest_folder, folder_bytes, inside, read_json, write_json
 from leanloop.core.names import check_name
 from leanloop.serving.golden import Golden
 from leanloop.serving.model_config import FILE_NAME, ModelConfig, ModelSpec
@@ -28,6 +28,9 @@ _PROGRAMS = {
     "capture_format.py": Path(__file__).with_name("capture_format.py"),
 }
 _RUNTIME_FILE = "runtime.json"
+_NO_BYTE_CODE = "__pycache__"
+"""A file in the place of that folder keeps the model process from writing byte code into a version: Triton would take
+the changed folder for a changed version and reload it whenever another version is loaded."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,22 @@ class ModelRepository:
         folder = self.folder(model)
         return ModelConfig.load(folder) if (folder / FILE_NAME).exists() else None
 
+    def served(self, model: str) -> ModelConfig:
+        """What the model is served with.
+
+        Raises:
+            ServingError: It is not served.
+        """
+        config = self.config(model)
+        if config is None:
+            raise ServingError(
+                "No such model is served.",
+                where=str(self.root),
+                value=model,
+                fix=f"There are {', '.join(self.models()) or 'none'}; `leanloop run` deploys one.",
+            )
+        return config
+
     def runtime(self, model: str, version: int) -> dict[str, Any]:
         """The version's ``runtime.json``: artifact, runtime, file, precision, threads, hints and tensors."""
         document: dict[str, Any] = read_json(self.folder(model) / str(version) / _RUNTIME_FILE)
@@ -96,13 +115,36 @@ class ModelRepository:
         """SHA-256 over the version's folder."""
         return digest_folder(self.folder(model) / str(version))
 
+    def package(self, model: str, version: int, golden: Golden) -> Package:
+        """A version on disk as the package that it was written from, to stage it again.
+
+        Raises:
+            StoreError: There is no such version.
+        """
+        runtime, folder = self.runtime(model, version), self.folder(model) / str(version)
+        ours = {*_PROGRAMS, _RUNTIME_FILE, _NO_BYTE_CODE}
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        files = ModelFiles(
+            runtime=runtime["runtime"],
+            precision=runtime["precision"],
+            main=runtime["main"],
+            files=tuple(name for name in names if name not in ours),
+            size_bytes=folder_bytes(folder),
+            hints=runtime["hints"],
+        )
+        return Package(runtime["artifact_id"], files, folder, golden, tuple(runtime["batch_sizes"]))
+
+    def find(self, spec: ModelSpec, package: Package, threads: int) -> int | None:
+        """The version that holds exactly this package, or None."""
+        versions = self.versions(spec.name)
+        return next((version for version in versions if self._holds(spec, version, package, threads)), None)
+
     def place(self, spec: ModelSpec, package: Package, threads: int) -> int:
         """The version that holds exactly this package, written under the next number when there is none."""
-        for version in self.versions(spec.name):
-            if self._holds(spec, version, package, threads):
-                return version
-        version = max(self.versions(spec.name), default=0) + 1
-        self.write_version(spec, version, package, threads)
+        version = self.find(spec, package, threads)
+        if version is None:
+            version = max(self.versions(spec.name), default=0) + 1
+            self.write_version(spec, version, package, threads)
         return version
 
     def _holds(self, spec: ModelSpec, version: int, package: Package, threads: int) -> bool:
@@ -147,9 +189,7 @@ class ModelRepository:
                 shutil.copyfile(inside(package.folder, name), copy)
             for name, program in _PROGRAMS.items():
                 shutil.copyfile(program, folder / name)
-            # A file in its place keeps the model process from writing byte code here: Triton would take the
-            # changed folder for a changed version and reload it whenever another version is loaded.
-            (folder / "__pycache__").touch()
+            (folder / _NO_BYTE_CODE).touch()
             write_json(folder / _RUNTIME_FILE, _runtime_document(spec, package, threads))
 
 

@@ -34,29 +34,34 @@ class TuningTrial:
 
 
 class Stage:
-    """A scratch Triton that has loaded packages as versions 1, 2, ... of a model, in the order given."""
+    """A scratch Triton that has loaded packages as versions 1, 2, ... of a model, in the order given.
+
+    Attributes:
+        client: Of that server.
+        config: What it serves now.
+    """
 
     def __init__(self, client: TritonClient, repository: ModelRepository, config: ModelConfig) -> None:
         self.client = client
+        self.config = config
         self._repository = repository
-        self._config = config
 
     @property
     def newest(self) -> int:
         """The version of the last package."""
-        return self._config.versions[-1]
+        return self.config.versions[-1]
 
     def apply(self, choice: ServingChoice) -> None:
         """Serve the newest version alone, with other instances or batching."""
-        self._config = self._config.model_copy(update={"versions": (self.newest,), "choice": choice})
-        self._config.save(self._repository.folder(self._config.spec.name))
-        self.client.load(self._config.spec.name)
+        self.config = self.config.model_copy(update={"versions": (self.newest,), "choice": choice})
+        self.config.save(self._repository.folder(self.config.spec.name))
+        self.client.load(self.config.spec.name)
 
     def measure(self, inputs: Arrays, *, concurrency: int, seconds: float) -> ServedMeasurement:
         """Closed-loop load on the newest version."""
         return measure_served(
             self.client.grpc_url,
-            self._config.spec.name,
+            self.config.spec.name,
             self.newest,
             inputs,
             concurrency=concurrency,
