@@ -57,7 +57,7 @@ def benchmark_variants(
         variants.append(
             VariantBenchmark(
                 id=artifact.id,
-                label=_label(artifact),
+                label=_label(artifact, artifacts),
                 baseline=artifact.baseline,
                 runtime=artifact.model.runtime,
                 precision=artifact.model.precision,
@@ -92,7 +92,7 @@ def _predict_all(
     destination.mkdir(parents=True)
     validation, found = bundle.split("validation"), {}
     for number, artifact in enumerate(artifacts.artifacts):
-        progress(number, len(artifacts.artifacts), f"predicting with {_label(artifact)}")
+        progress(number, len(artifacts.artifacts), f"predicting with {_label(artifact, artifacts)}")
         session = open_session(artifact.model, folder / artifact.id, threads=usable_cores(), bundle=bundle)
         try:
             outputs = predict(session, validation, outputs=bundle.manifest.outputs)
@@ -117,7 +117,10 @@ def _measure_latency(
         )
 
 
-def _label(artifact: Artifact) -> str:
+def _label(artifact: Artifact, artifacts: Artifacts) -> str:
     if artifact.recipe is None:
-        return f"original @ {artifact.model.runtime} {artifact.model.precision}"
-    return artifact.recipe.describe()
+        label = f"original @ {artifact.model.runtime} {artifact.model.precision}"
+    else:
+        label = artifact.recipe.describe()
+    serves = artifacts.challenge is not None and artifact.id == artifacts.challenge.champion
+    return f"champion: {label}" if serves else label

@@ -13,6 +13,9 @@ from pydantic import Field
 from leanloop.core.contracts import Artifact, FileContract, Release
 from leanloop.core.settings import Name
 
+CHAMPION = "champion"
+"""Folder among the candidates of a re-optimisation, with ``champion.json`` and the artifact's files."""
+
 
 class Snapshot(FileContract):
     """``snapshot.json``: recent live samples of one model, checked, and their labels where these are known.

@@ -1,7 +1,7 @@
 """Searching for the recipe that makes a model smallest and fastest at the accuracy that its owner asks for.
 
 `search_worker` is one of several parallel workers; `finalists` chooses among what they found; `rebuild` gives a
-candidate's PyTorch module back.
+candidate's PyTorch module back. `revise` makes a new bundle revision from live samples, `remake` a recipe again on it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from leanloop.optimize.feasibility import check_feasible
 from leanloop.optimize.finalists import Finalist, finalists
 from leanloop.optimize.objective import holds
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
+from leanloop.optimize.remake import remake
+from leanloop.optimize.revise import Fresh, revise
 from leanloop.optimize.search import search_worker
 from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop, read_config
 
@@ -19,6 +21,7 @@ __all__ = [
     "TECHNIQUES",
     "Config",
     "Finalist",
+    "Fresh",
     "GraphTechnique",
     "Recipe",
     "TorchTechnique",
@@ -31,6 +34,8 @@ __all__ = [
     "read_config",
     "rebuild",
     "recipe_id",
+    "remake",
     "replay",
+    "revise",
     "search_worker",
 ]

@@ -6,8 +6,8 @@ What a trial is, and how it goes through its rungs, is told in `trial`.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -57,7 +57,8 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
     study = open_study(settings, space, bundle.manifest.digest)
     release_dead(study, space, worker, settings.optimize.workers)
     Search(bundle, analysis, settings, space, study, destination / "trials", worker).run()
-    return _write(bundle, Store(store_url(settings)), study, space, destination, worker)
+    rows = [row for trial in mine(study, worker) for row in rows_of(trial)]
+    return write_candidates(bundle, Store(store_url(settings)), rows, space.left_out, destination, worker)
 
 
 class Search:
@@ -114,9 +115,11 @@ class Search:
         started = time.monotonic()
         emit("trial_started", trial=trial.number, **trial.params)
         try:
-            outcome = Outcome.model_validate(self._run_limited(trial, child))
+            outcome = self._run_limited(trial, child)
         except LeanloopError as error:
-            outcome = Outcome(status=FAILS, rows=(self._failed_row(trial, error),))
+            outcome = Outcome(
+                status=FAILS, rows=(failed_row(self._groups(trial)[0][0], self._bundle, trial.number, error),)
+            )
         trial.set_user_attr(STATUS, outcome.status)
         trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
         trial.set_user_attr(SHORT, outcome.short_metric)
@@ -134,8 +137,7 @@ class Search:
             reason=outcome.rows[-1].reason,
         )
 
-    def _run_limited(self, trial: optuna.Trial, child: Child) -> Any:
-        """Run the trial in the child process; a recipe that brings it down is kept as a failure, and left out."""
+    def _run_limited(self, trial: optuna.Trial, child: Child) -> Outcome:
         job = Job(
             bundle=str(self._bundle.folder),
             store=store_url(self._settings),
@@ -150,22 +152,7 @@ class Search:
             short_floor=self._short_floor(),
             deadline=time.time() + self._clock.left() - _AFTERWARDS * self._clock.budget,
         )
-        while True:
-            try:
-                return child.call(
-                    "leanloop.optimize.trial:run_trial",
-                    {"job": job.model_dump(mode="json"), "plan": plan.model_dump(mode="json")},
-                    folder=Path(job.folder),
-                    timeout_seconds=self._settings.optimize.trial_timeout_seconds,
-                    memory_bytes=self._settings.optimize.trial_memory_bytes,
-                )
-            except ChildError as error:
-                current = Path(job.folder) / CURRENT
-                record = read_json(current) if current.exists() else None
-                if record is None:
-                    raise
-                current.unlink()
-                fail(Recipe.from_record(RecipeRecord.model_validate(record)), job.workshop(), error)
+        return run_plan(child, job, plan, self._settings)
 
     def _groups(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
         """All recipes of a trial's shape, grouped by how the files are made."""
@@ -188,20 +175,46 @@ class Search:
                 floors.append(metric.limit(short, _SHORT_NOISE))
         return max(floors) if metric.higher_is_better else min(floors)
 
-    def _failed_row(self, trial: optuna.Trial, error: LeanloopError) -> TrialRow:
-        recipe = self._groups(trial)[0][0]
-        return TrialRow(
-            trial=trial.number,
-            recipe=recipe.record(),
-            candidate_id=recipe_id(recipe, self._bundle.manifest.digest),
-            state="failed",
-            rung="latency",
-            latency_ms=None,
-            metric=None,
-            size_bytes=None,
-            seconds=0.0,
-            reason=reason_of(error),
-        )
+
+def failed_row(recipe: Recipe, bundle: Bundle, trial: int, error: LeanloopError) -> TrialRow:
+    """The log line of a trial that failed as a whole."""
+    return TrialRow(
+        trial=trial,
+        recipe=recipe.record(),
+        candidate_id=recipe_id(recipe, bundle.manifest.digest),
+        state="failed",
+        rung="latency",
+        latency_ms=None,
+        metric=None,
+        size_bytes=None,
+        seconds=0.0,
+        reason=reason_of(error),
+    )
+
+
+def run_plan(child: Child, job: Job, plan: Plan, settings: Settings) -> Outcome:
+    """Run one trial in a child process; a recipe that brings it down is kept as a failure, and left out.
+
+    Raises:
+        LeanloopError: The whole trial failed.
+    """
+    while True:
+        try:
+            found = child.call(
+                "leanloop.optimize.trial:run_trial",
+                {"job": job.model_dump(mode="json"), "plan": plan.model_dump(mode="json")},
+                folder=Path(job.folder),
+                timeout_seconds=settings.optimize.trial_timeout_seconds,
+                memory_bytes=settings.optimize.trial_memory_bytes,
+            )
+            return Outcome.model_validate(found)
+        except ChildError as error:
+            current = Path(job.folder) / CURRENT
+            record = read_json(current) if current.exists() else None
+            if record is None:
+                raise
+            current.unlink()
+            fail(Recipe.from_record(RecipeRecord.model_validate(record)), job.workshop(), error)
 
 
 def rows_of(trial: FrozenTrial) -> list[TrialRow]:
@@ -209,10 +222,10 @@ def rows_of(trial: FrozenTrial) -> list[TrialRow]:
     return [TrialRow.model_validate(row) for row in trial.user_attrs.get(ROWS, ())]
 
 
-def _write(
-    bundle: Bundle, store: Store, study: optuna.Study, space: Space, destination: Path, worker: int
+def write_candidates(
+    bundle: Bundle, store: Store, rows: Sequence[TrialRow], left_out: Mapping[str, str], destination: Path, worker: int
 ) -> Candidates:
-    rows = [row for trial in mine(study, worker) for row in rows_of(trial)]
+    """Write ``candidates.json`` and the folders of the complete candidates among some trials' rows."""
     identities = tuple(dict.fromkeys(row.candidate_id for row in rows if row.state == "complete"))
     for identity in identities:
         store.get_folder(f"candidates/{identity}", destination / identity)
@@ -221,7 +234,7 @@ def _write(
         worker=worker,
         candidates=identities,
         trials=tuple(rows),
-        left_out=dict(space.left_out),
+        left_out=dict(left_out),
     )
     candidates.save(destination)
     return candidates

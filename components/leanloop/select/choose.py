@@ -38,7 +38,7 @@ def choose(
         DataError: The metric needs labels and a split has none.
     """
     evidence = read_evidence(bundle, benchmark, benchmark_folder)
-    verdict = decide(benchmark, evidence, settings.goal, settings.benchmark.confidence)
+    verdict = decide(benchmark, evidence, settings.goal, settings.benchmark.confidence, artifacts.challenge)
     test = bundle.find_split("test")
     if test is None:
         return verdict
@@ -61,6 +61,7 @@ def read_evidence(bundle: Bundle, benchmark: Benchmark, folder: Path) -> Evidenc
         outputs=outputs,
         classification=bundle.manifest.task == "classification",
         classes=bundle.manifest.classes,
+        recent=bundle.fresh_rows("validation"),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leanloop.core.contracts import Benchmark, Check, VariantBenchmark, VariantVerdict, Verdict
+from leanloop.core.contracts import Benchmark, Challenge, Check, VariantBenchmark, VariantVerdict, Verdict
 from leanloop.core.settings import GoalSettings
 from leanloop.select import formatting
+from leanloop.select.challenge import CHALLENGE_CHECKS, challenge_checks
 from leanloop.select.gate import (
     ACCURACY_CHECKS,
     CONSTRAINT_CHECKS,
@@ -22,15 +23,32 @@ from leanloop.select.pareto import pareto_front
 KEEP_ORIGINAL = "nothing better, keep the original: "
 """How the reason of a verdict without a winner begins."""
 
+KEEP_CHAMPION = "nothing better, keep the champion: "
+"""The same in a re-optimisation."""
 
-def decide(benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confidence: float) -> Verdict:
-    """The verdict on validation alone; ``test`` is not read, and its fields are empty."""
+
+def decide(
+    benchmark: Benchmark,
+    evidence: Evidence,
+    goal: GoalSettings,
+    confidence: float,
+    challenge: Challenge | None = None,
+) -> Verdict:
+    """The verdict on validation alone; ``test`` is not read, and its fields are empty.
+
+    With a challenge the winner must also be better than the champion, which itself cannot win.
+    """
+    candidates = _candidates(benchmark, challenge)
     checks = {variant.id: _checks(variant, benchmark, evidence, goal, confidence) for variant in benchmark.variants}
+    if challenge is not None:
+        for one in candidates:
+            against = challenge_checks(one, benchmark, evidence, challenge, goal, confidence)
+            checks[one.id] = (*checks[one.id], *against)
     front = pareto_front([_costs(variant, benchmark, goal) for variant in benchmark.variants])
     feasible = [variant for variant in benchmark.variants if all(check.passed for check in checks[variant.id])]
-    winner, tied = _best([variant for variant in feasible if not variant.baseline], benchmark, goal, confidence)
+    winner, tied = _best([variant for variant in feasible if variant in candidates], benchmark, goal, confidence)
     if winner is None:
-        reason = KEEP_ORIGINAL + _why_not(benchmark, checks, goal)
+        reason = (KEEP_CHAMPION if challenge else KEEP_ORIGINAL) + _why_not(benchmark, candidates, checks, goal)
     else:
         reason = _why(winner, tied, benchmark, checks[winner.id], goal)
     return Verdict(
@@ -60,6 +78,12 @@ def decide(benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confide
             if baseline.baseline
         },
     )
+
+
+def _candidates(benchmark: Benchmark, challenge: Challenge | None) -> list[VariantBenchmark]:
+    """Who may win: neither a baseline, nor what serves already."""
+    champion = None if challenge is None else challenge.champion
+    return [variant for variant in benchmark.variants if not variant.baseline and variant.id != champion]
 
 
 def _checks(
@@ -105,21 +129,26 @@ def _why(
         f"{formatting.variant_name(winner)}: {notes['objective']} {notes['metric']} "
         f"{formatting.percent(bytes_share)} of the original's bytes."
     )
+    text += "".join(f" {notes[name]}" for name in CHALLENGE_CHECKS if name in notes)
     if tied:
         names = ", ".join(formatting.variant_name(other) for other in tied)
         text += f" Tied on {formatting.OBJECTIVE_NAMES[goal.minimise]} with {names}; the metric decided, then the size."
     return text
 
 
-def _why_not(benchmark: Benchmark, checks: dict[str, tuple[Check, ...]], goal: GoalSettings) -> str:
-    candidates = [variant for variant in benchmark.variants if not variant.baseline]
+def _why_not(
+    benchmark: Benchmark,
+    candidates: Sequence[VariantBenchmark],
+    checks: dict[str, tuple[Check, ...]],
+    goal: GoalSettings,
+) -> str:
     if not candidates:
         return "no candidate reached the benchmark."
     accurate = [variant for variant in benchmark.variants if meets(checks[variant.id], ACCURACY_CHECKS)]
     impossible = _impossible_constraints(accurate, checks, goal)
     if impossible:
         return " ".join(impossible)
-    right = [variant for variant in accurate if not variant.baseline]
+    right = [variant for variant in accurate if variant in candidates]
     if not right:
         sign = 1 if benchmark.higher_is_better else -1
         nearest = max(candidates, key=lambda variant: sign * variant.metric)

@@ -17,7 +17,7 @@ Constraints. Latency counts with the upper end of its interval; sizes and memory
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Evidence:
         outputs: First output by variant id, [samples, ...].
         classification: Whether outputs are scores of classes.
         classes: Class names; empty when the owner gave none.
+        recent: Which samples are live ones, booleans [samples]; the others are the owner's. Empty: none are.
     """
 
     metric: Metric
@@ -52,6 +53,7 @@ class Evidence:
     outputs: Mapping[str, np.ndarray]
     classification: bool
     classes: tuple[str, ...] = ()
+    recent: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @property
     def labels(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from leanloop.core.contracts import Artifact, Artifacts, Candidates
 from leanloop.core.errors import ConversionError
 from leanloop.core.events import progress, step_events
 from leanloop.core.files import atomic_folder
+from leanloop.core.loop_contracts import CHAMPION, Champion
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifacts: Path) -> None:
     """Choose the finalists, add the fp32 baselines, and check that every file answers as the model it was made from.
+
+    In a re-optimisation what serves goes along as one more variant, to be measured beside the others.
 
     Args:
         settings: The run's settings.
@@ -48,13 +51,28 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
                     found.append(_checked(opened, finalist, folder, settings.goal.threads))
                 except ConversionError as error:
                     rejected[finalist.candidate.id] = str(error)
+            challenge = None
+            for worker, source in zip(workers, candidates, strict=True):
+                if worker.challenge is not None:
+                    challenge = worker.challenge
+                    found.append(_champion(source / CHAMPION, folder / challenge.champion))
             Artifacts(
                 bundle_digest=opened.manifest.digest,
                 artifacts=tuple(found),
                 rejected=rejected,
                 left_out={technique: why for worker in workers for technique, why in worker.left_out.items()},
                 trials=tuple(row for worker in workers for row in worker.trials),
+                challenge=challenge,
             ).save(folder)
+
+
+def _champion(source: Path, target: Path) -> Artifact:
+    """What serves, as it is: it was checked against the bundle that it was made from."""
+    serving = Champion.load(source)
+    for name in serving.artifact.model.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+    return serving.artifact.model_copy(update={"id": target.name, "baseline": False})
 
 
 def _checked(bundle: Bundle, finalist: Finalist, folder: Path, threads: int) -> Artifact:

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from leanloop.core.contracts import Analysis, Artifacts, Benchmark, Verdict
+from leanloop.core.errors import RefusedError
 from leanloop.core.events import emit, step_events
 from leanloop.core.files import atomic_file, atomic_folder, write_text
 from leanloop.core.settings import Settings
@@ -29,6 +30,9 @@ def run(
         artifacts: Folder of `leanloop.steps.convert`.
         benchmark: Folder of `leanloop.steps.benchmark`.
         verdict: Folder to write (`Verdict`, ``report.html``, ``pareto.csv``).
+
+    Raises:
+        RefusedError: In a re-optimisation nothing is better than what serves; the verdict is written all the same.
     """
     with step_events("select"):
         from leanloop.bundle import Bundle
@@ -49,6 +53,13 @@ def run(
             write_text(folder / "report.html", report)
             _write_pareto(folder / "pareto.csv", measured, decision)
         emit("selected", winner=decision.winner, reason=decision.reason)
+        if found.challenge is not None and decision.winner is None:
+            raise RefusedError(
+                "No challenger is better than what serves.",
+                where=f"aim: {found.challenge.aim}",
+                value=decision.reason,
+                fix=f"What serves stays. The report: {verdict / 'report.html'}.",
+            )
 
 
 def _write_pareto(path: Path, benchmark: Benchmark, verdict: Verdict) -> None:

@@ -1,0 +1,132 @@
+"""The champion's recipe made again on a revised bundle: much cheaper than a search, and it mostly suffices.
+
+First the recipe itself, its fine-tuning scaled to as many steps as it had: then other ways to make the files from the
+same PyTorch module, where these are faster. Both are trials like those of a search, with their rungs, and the store
+keeps what they find. Only when none holds the accuracy, or something faster is asked for, a whole search follows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from leanloop.bundle import Bundle
+from leanloop.core.child import Child
+from leanloop.core.contracts import Aim, Analysis, BundleManifest, Candidates, RecipeRecord, TrialRow
+from leanloop.core.errors import LeanloopError
+from leanloop.core.events import emit, progress
+from leanloop.core.hardware import usable_cores
+from leanloop.core.settings import Settings
+from leanloop.core.store import Store
+from leanloop.optimize.objective import holds, objective, within_limits
+from leanloop.optimize.plan import Job, Plan
+from leanloop.optimize.recipe import Recipe
+from leanloop.optimize.search import failed_row, run_plan, search_worker, write_candidates
+from leanloop.optimize.space import Finish, make_space
+from leanloop.optimize.study import store_url
+
+_GIVEN_UP = 0.9
+"""Only a short training that loses this share of the metric says that the recipe cannot work any more."""
+
+
+def remake(
+    bundle: Bundle,
+    analysis: Analysis,
+    champion: RecipeRecord | None,
+    parent: BundleManifest,
+    settings: Settings,
+    destination: Path,
+    *,
+    aim: Aim,
+) -> Candidates:
+    """Make the champion's recipe again, or search when that does not do; writes the candidates of worker 0.
+
+    Args:
+        bundle: The revised one.
+        analysis: Of the revised bundle.
+        champion: Recipe of the artifact that serves; None when that is the original.
+        parent: Manifest of the bundle that the champion was made from.
+        settings: Goal and targets; ``optimize.budget_minutes`` counts for the recipe, and again for the search.
+        destination: Folder to write ``candidates.json`` and one folder per candidate into.
+        aim: ``latency`` always searches, since the same recipe is as slow as before.
+    """
+    space, rows = make_space(bundle, settings), []
+    if champion is not None:
+        recipe = _as_long(Recipe.from_record(champion), parent, bundle.manifest)
+        rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials")
+    if aim != "latency" and any(holds(row) and within_limits(row, settings.goal) for row in rows):
+        return write_candidates(bundle, Store(store_url(settings)), rows, space.left_out, destination, 0)
+    emit("searching", reason="the recipe of what serves does not do" if rows else "what serves has no recipe")
+    found = search_worker(bundle, analysis, settings, destination, 0)
+    return write_candidates(bundle, Store(store_url(settings)), [*rows, *found.trials], space.left_out, destination, 0)
+
+
+def _remade(
+    recipe: Recipe, finishes: Sequence[Finish], bundle: Bundle, analysis: Analysis, settings: Settings, folder: Path
+) -> list[TrialRow]:
+    deadline = time.time() + 60 * settings.optimize.budget_minutes
+
+    def rows_of(number: int, groups: Sequence[Sequence[Recipe]], best: float | None) -> list[TrialRow]:
+        plan = Plan(
+            groups=tuple(tuple(one.record() for one in group) for group in groups),
+            best=best,
+            short_floor=bundle.metric.limit(analysis.metric, _GIVEN_UP),
+            deadline=deadline,
+        )
+        job = Job(
+            bundle=str(bundle.folder),
+            store=store_url(settings),
+            goal=settings.goal,
+            threads=usable_cores(),
+            trial=number,
+            folder=str((folder / f"remade-{number}").resolve()),
+        )
+        try:
+            return list(run_plan(child, job, plan, settings).rows)
+        except LeanloopError as error:
+            return [failed_row(groups[0][0], bundle, number, error)]
+
+    with Child() as child:
+        progress(0, 2, "making the champion's recipe again")
+        rows = rows_of(0, [_likes(recipe, finishes)], None)
+        made = sorted((row for row in rows if row.state == "complete"), key=lambda row: not holds(row))
+        if made:
+            progress(1, 2, "trying other files of the same module")
+            # Its training may have been cut to the time that was left.
+            siblings = _siblings(Recipe.from_record(made[0].recipe), finishes)
+            best = objective(made[0], settings.goal) if holds(made[0]) else None
+            rows += rows_of(1, siblings, best) if siblings else []
+    progress(2, 2, "making the champion's recipe again")
+    return rows
+
+
+def _likes(recipe: Recipe, finishes: Sequence[Finish]) -> list[Recipe]:
+    """The recipe, then the same technique with its other settings."""
+    same = [finish for finish in finishes if _makes_files_of(recipe, finish)]
+    return [recipe, *(one for finish in same for one in _after(recipe, finish) if one != recipe)]
+
+
+def _siblings(recipe: Recipe, finishes: Sequence[Finish]) -> list[list[Recipe]]:
+    """Every other way to make files of the same module; of the original a plain conversion is a baseline already."""
+    groups = [_after(recipe, finish) for finish in finishes if not _makes_files_of(recipe, finish)]
+    return [group for group in groups if group[0].configs]
+
+
+def _makes_files_of(recipe: Recipe, finish: Finish) -> bool:
+    first = finish.configs[0]
+    mine, its = (None if config is None else config.technique for config in (recipe.graph, first))
+    return finish.target == recipe.target and mine == its
+
+
+def _after(recipe: Recipe, finish: Finish) -> list[Recipe]:
+    configs = [recipe.torch if config is None else (*recipe.torch, config) for config in finish.configs]
+    return [Recipe(finish.target, some) for some in configs]
+
+
+def _as_long(recipe: Recipe, parent: BundleManifest, revised: BundleManifest) -> Recipe:
+    """The recipe with as many training steps as it had: epochs of a smaller split are shorter."""
+    if not recipe.trains:
+        return recipe
+    samples = [manifest.splits["train"].samples for manifest in (parent, revised)]
+    return recipe.scaled(samples[0] / samples[1]) or recipe

@@ -1,0 +1,52 @@
+"""Fourth step of a re-optimisation: the champion's recipe again, on the revised bundle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from leanloop.core.contracts import Aim, Analysis, BundleManifest, Challenge
+from leanloop.core.events import step_events
+from leanloop.core.files import atomic_folder
+from leanloop.core.loop_contracts import CHAMPION, Champion
+from leanloop.core.settings import Settings
+
+
+def run(settings: Settings, *, champion: Path, bundle: Path, analysis: Path, candidates: Path, aim: Aim) -> None:
+    """Make the champion's recipe again, or search where that does not do; the champion itself goes along.
+
+    Args:
+        settings: The run's settings; ``monitoring.trigger.budget_minutes`` limits recipe and search.
+        champion: Folder of `leanloop.steps.snapshot`.
+        bundle: Folder of `leanloop.steps.revise`.
+        analysis: Folder of `leanloop.steps.analyze`.
+        candidates: Folder to write (`Candidates`, as of one search worker; ``champion/``).
+        aim: What must get better.
+    """
+    with step_events("remake"):
+        from leanloop.bundle import Bundle
+        from leanloop.optimize import remake
+
+        serving = Champion.load(champion)
+        with atomic_folder(candidates) as folder:
+            made = remake(
+                Bundle(bundle),
+                Analysis.load(analysis),
+                serving.artifact.recipe,
+                BundleManifest.load(champion / "bundle"),
+                in_budget(settings),
+                folder,
+                aim=aim,
+            )
+            shutil.copytree(champion / "artifact", folder / CHAMPION)
+            serving.save(folder / CHAMPION)
+            challenge = Challenge(champion=f"champion-{serving.artifact.id}", aim=aim)
+            made.model_copy(update={"challenge": challenge}).save(folder)
+
+
+def in_budget(settings: Settings) -> Settings:
+    """The settings of a search beside a live server: one worker, and the budget of a re-optimisation."""
+    budget = settings.monitoring.trigger.budget_minutes
+    return settings.model_copy(
+        update={"optimize": settings.optimize.model_copy(update={"workers": 1, "budget_minutes": budget})}
+    )

@@ -1,0 +1,67 @@
+"""First step of a re-optimisation: what serves now, and what it was asked lately."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanloop.core.contracts import Release
+from leanloop.core.events import emit, step_events
+from leanloop.core.files import atomic_folder
+from leanloop.core.loop_contracts import Champion
+from leanloop.core.releases import fetch_release
+from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from leanloop.bundle import Bundle
+    from leanloop.monitoring.snapshot import Schema
+
+
+def run(settings: Settings, *, release: Release, since: float, champion: Path, snapshot: Path) -> None:
+    """Bring the release that serves from the store, and take a snapshot of its captured requests and their labels.
+
+    Args:
+        settings: The run's settings; the workspace holds the captured rows and the database of labels.
+        release: What serves.
+        since: Unix time of the oldest request that counts as fresh.
+        champion: Folder to write (`Champion`, ``bundle/``, ``artifact/``).
+        snapshot: Folder to write (`Snapshot`, ``data.npz``).
+
+    Raises:
+        StoreError: The store does not hold the release any more.
+        DataError: Nothing usable was captured.
+    """
+    with step_events("snapshot"):
+        from leanloop.bundle import Bundle
+        from leanloop.monitoring.database import open_database
+        from leanloop.monitoring.labels import Labels
+        from leanloop.monitoring.snapshot import take_snapshot
+
+        workspace = Workspace(settings)
+        with atomic_folder(champion) as folder:
+            bundle, artifact, _ = fetch_release(workspace.store, release, folder)
+            Champion(release=release, artifact=artifact).save(folder)
+        found = take_snapshot(
+            workspace.rows,
+            Labels(open_database(workspace.database_url)),
+            snapshot,
+            model=release.model,
+            bundle_digest=release.bundle_digest,
+            schema=_schema(Bundle(champion / bundle.name)),
+            since=since,
+        )
+        emit("snapshot", records=found.records, labelled=found.labelled, quarantined=found.quarantined)
+
+
+def _schema(bundle: Bundle) -> Schema:
+    from leanloop.monitoring.snapshot import Schema
+    from leanloop.runtime import original_outputs
+
+    calibration = bundle.split("calibration")
+    ranges = {name: (float(values.min()), float(values.max())) for name, values in calibration.inputs.items()}
+    classes = None
+    if bundle.manifest.task == "classification":
+        answers = original_outputs(bundle, calibration.take(slice(0, 2)))[bundle.manifest.outputs[0]]
+        classes = answers.shape[-1] if answers.ndim > 1 and answers.shape[-1] > 1 else 2
+    return Schema(inputs=bundle.manifest.inputs, ranges=ranges, classes=classes)
