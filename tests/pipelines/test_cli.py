@@ -75,6 +75,9 @@ def test_help_imports_nothing_heavy() -> None:
         "status",
         "predict",
         "releases",
+        "history",
+        "rollback",
+        "promote",
     ],
 )
 def test_every_command_has_help(command: str) -> None:

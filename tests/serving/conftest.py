@@ -201,8 +201,9 @@ class Triton:
 
 @pytest.fixture(scope="session")
 def triton(home: TritonHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    folder = tmp_path_factory.mktemp("triton")
+    folder = tmp_path_factory.mktemp("workspace") / "serving"
     repository = ModelRepository(folder / "models")
+    (folder / "token").write_text("sesame", encoding="utf-8")
     with TritonServer(home, repository.root, Ports.free(), folder, token="sesame") as server:
         shared = Triton(server, repository)
         yield shared

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from leanloop.core.errors import LeanloopError
-from leanloop.pipelines.cli import loop, project, runs, serving, steps
+from leanloop.pipelines.cli import loop, project, rollout, runs, serving, steps
 
 app = typer.Typer(
     name="leanloop",
@@ -26,6 +26,7 @@ project.add_to(app)
 runs.add_to(app)
 steps.add_to(app)
 serving.add_to(app)
+rollout.add_to(app)
 loop.add_to(app)
 
 
