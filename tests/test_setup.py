@@ -166,6 +166,32 @@ def test_a_package_that_was_brought_is_unpacked(project: Path, commands: Path) -
 
 
 @needs_dpkg
+def test_a_program_finds_its_data_where_they_were_unpacked(project: Path, commands: Path) -> None:
+    archives = project / ".tools" / "packages"
+    archives.mkdir(parents=True)
+    data = "usr/share/prometheus/alertmanager"
+    program = f"#!/bin/sh\ncat /{data}/default.tmpl\n"
+    files = {"usr/bin/prometheus-alertmanager": program, f"{data}/default.tmpl": "template"}
+    make_package(project, "prometheus-alertmanager", files).rename(archives / "prometheus-alertmanager_1_all.deb")
+    add_command(commands, "dpkg", 'exec /usr/bin/dpkg "$@"')
+    (package,) = (package for package in setup.PACKAGES if package.data)
+    setup.fetch(package)
+    unpacked = project / ".tools/debian/usr/bin/prometheus-alertmanager"
+    assert unpacked.stat().st_size == len(program)
+    said = subprocess.run(
+        ["/bin/sh", unpacked], cwd=project / ".tools/debian/usr/share/prometheus", env={"PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == "template"
+
+    # One that was unpacked without them is unpacked again.
+    (project / ".tools/debian" / data / "default.tmpl").unlink()
+    (project / ".tools/debian" / data).rmdir()
+    setup.fetch(package)
+    assert (project / ".tools/debian" / data / "default.tmpl").exists()
+
+
+@needs_dpkg
 def test_a_broken_package_leaves_nothing_unpacked(project: Path, commands: Path) -> None:
     archives = project / ".tools" / "packages"
     archives.mkdir(parents=True)

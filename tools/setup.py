@@ -52,12 +52,14 @@ class Package:
         proof: A path under ``.tools/debian`` that the unpacked package has.
         programs: Names of its program on the PATH; one found there is used instead.
         system: Its folder on a machine where the package is installed.
+        data: Folder of files that the program looks for under the root; see `relocate`.
     """
 
     names: tuple[str, ...]
     proof: str
     programs: tuple[str, ...] = ()
     system: str = ""
+    data: str = ""
 
     @property
     def name(self) -> str:
@@ -71,6 +73,7 @@ PACKAGES = (
         ("prometheus-alertmanager",),
         "usr/bin/prometheus-alertmanager",
         programs=("prometheus-alertmanager", "alertmanager"),
+        data="usr/share/prometheus/alertmanager",
     ),
     Package(
         ("dataset-fashion-mnist",),
@@ -140,7 +143,8 @@ def stamped(stamp: Path, key: str, task: str) -> Iterator[None]:
 def fetch(package: Package) -> None:
     """See to it that a program or data set of Debian's is at hand: from the system, or unpacked here."""
     target = DEBIAN / package.proof
-    if any(shutil.which(program) for program in package.programs) or target.exists():
+    whole = target.exists() and (DEBIAN / package.data).exists()
+    if any(shutil.which(program) for program in package.programs) or whole:
         return
     if package.system and Path(package.system).is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,11 +153,11 @@ def fetch(package: Package) -> None:
         say(f"{package.name}: linked to {package.system}")
         return
     say(f"{package.name}: downloading its package and unpacking it under {DEBIAN.relative_to(ROOT)} ...")
-    unpack(archive_of(package), target, package.proof)
+    unpack(archive_of(package), target, package.proof, package.data)
 
 
-def unpack(archive: Path, target: Path, proof: str) -> None:
-    """Unpack one part of a package: whole at ``target``, or not there at all."""
+def unpack(archive: Path, target: Path, proof: str, data: str = "") -> None:
+    """Unpack one part of a package, and its data: whole at ``target``, or not there at all."""
     if shutil.which("dpkg") is None:
         raise SetupError(f"dpkg, to unpack {archive}. Unpack it yourself, so that {target} exists.")
     scratch = TOOLS / "unpacking"
@@ -168,8 +172,25 @@ def unpack(archive: Path, target: Path, proof: str) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             sibling.rename(place)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if data:
+        relocate(unpacked, data)
     unpacked.rename(target)
+    if data:
+        shutil.rmtree(DEBIAN / data, ignore_errors=True)
+        (DEBIAN / data).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / data).rename(DEBIAN / data)
     shutil.rmtree(scratch)
+
+
+def relocate(program: Path, data: str) -> None:
+    """Let a program that is not installed find its files: it must run in the folder that holds ``data``'s last part.
+
+    Debian's Alertmanager has the folder of its templates written into it, and no option for another. A relative name of
+    the same length takes its place, filled up in front with ``./``.
+    """
+    absolute, name = f"/{data}".encode(), Path(data).name.encode()
+    dots, odd = divmod(len(absolute) - len(name), 2)
+    program.write_bytes(program.read_bytes().replace(absolute, b"./" * dots + b"/" * odd + name))
 
 
 def archive_of(package: Package) -> Path:
