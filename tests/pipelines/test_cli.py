@@ -61,6 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
         "doctor",
         "check",
         "run",
+        "reoptimise",
         "bundle",
         "analyze",
         "optimize",

@@ -10,9 +10,21 @@ from typing import Any
 
 import pytest
 
+from leanloop.core.contracts import ServingChoice
+from leanloop.core.errors import RefusedError
+from leanloop.core.events import EVENTS_VARIABLE, step_events
 from leanloop.core.files import write_json
 from leanloop.core.workspace import with_absolute_paths
-from leanloop.pipelines.launch import Run, RunError, finish, new_run, orchestration_share, stop
+from leanloop.pipelines.launch import (
+    Run,
+    RunError,
+    RunRefusedError,
+    finish,
+    new_run,
+    orchestration_share,
+    spare_cores,
+    stop,
+)
 from tests.conftest import Project
 
 
@@ -47,6 +59,30 @@ def test_a_failed_step_is_named_with_what_it_said(tmp_path: Path) -> None:
         finish(run, status=1)
 
 
+def test_a_refusal_is_told_from_a_failure(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    error = {"kind": "RefusedError", "what": "Nothing is better.", "where": "", "value": "recent 0.5", "fix": "Wait."}
+    write_events(run, event(0, "run_started"), event(2, "step_failed", "revise", error=error))
+    with pytest.raises(RunRefusedError, match=r"Step revise refused\. Nothing is better\.[\s\S]*recent 0\.5"):
+        finish(run, status=1)
+
+
+def test_the_kind_of_a_failure_is_in_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    monkeypatch.setenv(EVENTS_VARIABLE, str(run.events))
+    with pytest.raises(RefusedError), step_events("select"):
+        raise RefusedError("Nothing is better.")
+    with pytest.raises(RunRefusedError):
+        finish(run, status=1)
+
+
+def test_a_repair_leaves_the_servers_cores_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = ServingChoice(instances=2, threads=1, max_batch_size=8, queue_delay_us=0)
+    for cores, left in (({0}, [0]), ({0, 1}, [1]), ({0, 1, 2, 3}, [3]), (set(range(8)), [3, 4, 5, 6, 7])):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores)
+        assert spare_cores(choice) == left
+
+
 def test_orchestration_is_what_no_step_covers_and_parallel_workers_count_once(tmp_path: Path) -> None:
     run = Run(tmp_path)
     write_events(
@@ -67,6 +103,7 @@ def test_a_request_holds_nothing_relative(project: Project) -> None:
     run = new_run(with_absolute_paths(project.settings, project.folder), project.folder)
     request = json.loads(run.request.read_text())
     assert Path(request["project"]).is_absolute()
+    assert request["pipeline"] == "optimize"
     assert request["workers"] == [0, 1]
     assert json.loads(request["settings"])["workspace"] == str(project.folder / ".leanloop")
 

@@ -1,4 +1,4 @@
-"""The compiled pipeline: golden file, the traps of KFP that pass silently, and its agreement with dvc.yaml."""
+"""The compiled pipelines: golden files, the traps of KFP that pass silently, and the line's agreement with dvc.yaml."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from kfp.compiler import Compiler
 from leanloop.core.settings import Settings
 from leanloop.kfp import components
 from leanloop.pipelines.line import optimize
+from leanloop.pipelines.local import PIPELINES
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "deploy/pipelines/leanloop-optimize.yaml"
 STEPS = ("bundle", "analyze", "optimize", "convert", "benchmark", "select", "deploy")
+REPAIR = ("snapshot", "revise", "analyze", "remake", "convert", "benchmark", "select", "deploy")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,34 @@ def spec(compiled: str) -> dict[str, Any]:
     return document
 
 
-def test_golden(compiled: str) -> None:
-    assert compiled == GOLDEN.read_text(), "the line has changed: run `leanloop compile` and review the difference"
+@pytest.fixture(scope="module")
+def repair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    Compiler().compile(PIPELINES["reoptimize"], str(path))
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    return document
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_golden(name: str, tmp_path: Path) -> None:
+    Compiler().compile(PIPELINES[name], str(tmp_path / "pipeline.yaml"))
+    golden = (ROOT / f"deploy/pipelines/leanloop-{name}.yaml").read_text()
+    fix = "a pipeline has changed: run `leanloop compile` and review the difference"
+    assert (tmp_path / "pipeline.yaml").read_text() == golden, fix
+
+
+def test_a_repair_has_the_steps_of_the_line_after_its_own(repair: dict[str, Any], spec: dict[str, Any]) -> None:
+    names = {name for name, (_, component) in tasks_of(repair).items() if "dag" not in component}
+    assert names == set(REPAIR)
+    own = {"remake": "optimize", "revise": "bundle"}
+    renamed = {(own.get(a, a), own.get(b, b)) for a, b in collapsed_edges(repair) if a != "snapshot"}
+    assert renamed == collapsed_edges(spec)
+
+
+def test_a_repair_is_steered_by_no_condition_and_looks_at_live_traffic_each_time(repair: dict[str, Any]) -> None:
+    cached = {name for name, (task, _) in tasks_of(repair).items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert {"snapshot", "benchmark", "deploy"}.isdisjoint(cached)
+    assert all("triggerPolicy" not in task for task, _ in tasks_of(repair).values())
 
 
 def tasks_of(spec: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -96,8 +123,9 @@ def test_the_runner_installs_nothing() -> None:
 
 def test_no_pipeline_parameter_defaults_to_none() -> None:
     # Trap H: it fails locally with "Unknown value type".
-    for parameter in inspect.signature(optimize.pipeline_func).parameters.values():
-        assert parameter.default is not None
+    for pipeline in PIPELINES.values():
+        for parameter in inspect.signature(pipeline.pipeline_func).parameters.values():
+            assert parameter.default is not None
 
 
 def test_no_exit_handler_around_loops(compiled: str) -> None:
@@ -127,7 +155,7 @@ def test_components_can_be_read_by_kfp_and_by_a_container() -> None:
 
 def test_numbers_travel_inside_a_json_string() -> None:
     # Trap G: dict and list parameters come back with floats for integers.
-    for step in STEPS:
+    for step in {*STEPS, *REPAIR}:
         inputs = getattr(components, step).component_spec.inputs
         assert inputs["settings"].type == "String"
         assert all(spec.type not in ("Dict", "List") for spec in inputs.values() if not spec.is_artifact_list)

@@ -66,8 +66,10 @@ def step_events(step: str, worker: int | None = None, **fields: Any) -> Iterator
 def _parts(error: BaseException) -> dict[str, Any]:
     if isinstance(error, LeanloopError):
         value = None if error.value is None else str(error.value)
-        return {"what": error.what, "where": error.where, "value": value, "fix": error.fix}
-    return {"what": f"{type(error).__name__}: {error}", "where": "", "value": None, "fix": ""}
+        told = {"what": error.what, "where": error.where, "value": value, "fix": error.fix}
+    else:
+        told = {"what": f"{type(error).__name__}: {error}", "where": "", "value": None, "fix": ""}
+    return {"kind": type(error).__name__, **told}
 
 
 def progress(done: float, total: float, what: str) -> None:

@@ -215,3 +215,106 @@ def deploy(
         verdict=Path(verdict.path),
         release=Path(release.path),
     )
+
+
+@component
+def snapshot(
+    settings: str,
+    release: str,
+    since: float,
+    code_version: str,
+    champion: Output[Model],
+    snapshot: Output[Artifact],
+) -> None:
+    """Bring the release that serves, and what it was asked lately.
+
+    Args:
+        settings: Settings as JSON.
+        release: The release that serves, as JSON.
+        since: Unix time of the oldest request that counts as fresh.
+        code_version: Version of leanloop, for cache keys.
+        champion: champion.json, its bundle and its files.
+        snapshot: snapshot.json and data.npz.
+    """
+    from pathlib import Path
+
+    from leanloop.core.contracts import Release
+    from leanloop.core.settings import Settings
+    from leanloop.steps import snapshot as step
+
+    step.run(
+        Settings.from_json(settings),
+        release=Release.model_validate_json(release),
+        since=since,
+        champion=Path(champion.path),
+        snapshot=Path(snapshot.path),
+    )
+
+
+@component
+def revise(
+    settings: str,
+    aim: str,
+    code_version: str,
+    champion: Input[Model],
+    snapshot: Input[Artifact],
+    bundle: Output[Artifact],
+) -> None:
+    """Make a new revision of the bundle, from what was asked lately.
+
+    Args:
+        settings: Settings as JSON.
+        aim: What must get better: accuracy, agreement or latency.
+        code_version: Version of leanloop, for cache keys.
+        champion: Of the snapshot component.
+        snapshot: Of the snapshot component.
+        bundle: bundle.json and what it names.
+    """
+    from pathlib import Path
+
+    from leanloop.core.settings import Settings
+    from leanloop.steps import revise as step
+
+    step.run(
+        Settings.from_json(settings),
+        champion=Path(champion.path),
+        snapshot=Path(snapshot.path),
+        bundle=Path(bundle.path),
+        aim=aim,  # type: ignore[arg-type]
+    )
+
+
+@component
+def remake(
+    settings: str,
+    aim: str,
+    code_version: str,
+    champion: Input[Model],
+    bundle: Input[Artifact],
+    analysis: Input[Artifact],
+    candidates: Output[Model],
+) -> None:
+    """Make the champion's recipe again, or search where that does not do.
+
+    Args:
+        settings: Settings as JSON.
+        aim: What must get better: accuracy, agreement or latency.
+        code_version: Version of leanloop, for cache keys.
+        champion: Of the snapshot component.
+        bundle: Of the revise component.
+        analysis: Of the analyze component.
+        candidates: candidates.json, a folder per candidate, and the champion.
+    """
+    from pathlib import Path
+
+    from leanloop.core.settings import Settings
+    from leanloop.steps import remake as step
+
+    step.run(
+        Settings.from_json(settings),
+        champion=Path(champion.path),
+        bundle=Path(bundle.path),
+        analysis=Path(analysis.path),
+        candidates=Path(candidates.path),
+        aim=aim,  # type: ignore[arg-type]
+    )

@@ -1,4 +1,4 @@
-"""Running the line locally: KFP's own local runner, in a child process with its own environment.
+"""Running a pipeline locally: KFP's own local runner, in a child process with its own environment.
 
 `kfp.local` keeps process-wide state, patches ``print`` and replaces logging handlers, so it never runs in the process
 that talks to the user.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from leanloop.core.contracts import Release
-from leanloop.core.errors import LeanloopError, StoreError
+from leanloop.core.contracts import Aim, Release, ServingChoice
+from leanloop.core.errors import LeanloopError, RefusedError, StoreError
 from leanloop.core.events import EVENTS_VARIABLE, read_events
 from leanloop.core.files import read_json, write_json
 from leanloop.core.names import code_version
@@ -26,6 +26,10 @@ from leanloop.core.workspace import Workspace
 
 class RunError(LeanloopError):
     """A run ended without a release."""
+
+
+class RunRefusedError(RunError):
+    """A re-optimisation found nothing better than what serves; that serves on."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,68 @@ class Run:
         return Release.load(Path(read_json(self.outputs)["release"]))
 
 
-def new_run(settings: Settings, project: Path) -> Run:
+def new_run(settings: Settings, project: Path, name: str | None = None) -> Run:
     """Make the folder of a new run, with its request.
 
     Args:
         settings: With absolute paths (`leanloop.core.workspace.with_absolute_paths`).
         project: Folder of params.yaml.
+        name: Of the run; made up without it.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    run = Run(Workspace(settings).runs / f"{settings.model.name}-{stamp}-{secrets.token_hex(2)}")
-    run.folder.mkdir(parents=True)
-    request = {
+    arguments = {
         "settings": settings.to_json(),
         "project": str(project.resolve()),
         "code_version": code_version(),
         "workers": list(range(settings.optimize.workers)),
     }
+    return _new(settings, name, {"pipeline": "optimize", **arguments})
+
+
+def new_reoptimisation(
+    settings: Settings,
+    release: Release,
+    *,
+    since: float,
+    aim: Aim,
+    incident: str | None = None,
+    name: str | None = None,
+) -> Run:
+    """Make the folder of a new re-optimisation of a served model, with its request.
+
+    Args:
+        settings: With absolute paths.
+        release: What serves.
+        since: Unix time of the oldest captured request that counts as fresh.
+        aim: What must get better.
+        incident: That the run shall end; kept in the request.
+        name: Of the run; made up without it.
+    """
+    arguments = {
+        "settings": settings.to_json(),
+        "release": release.model_dump_json(),
+        "since": since,
+        "aim": aim,
+        "code_version": code_version(),
+    }
+    beside = {"pipeline": "reoptimize", "incident": incident, "cores": spare_cores(release.choice)}
+    return _new(settings, name, {**beside, **arguments})
+
+
+def spare_cores(choice: ServingChoice) -> list[int]:
+    """Cores that a run beside a server may use: those that its instances and its front end leave, but at least one.
+
+    Empty where the system does not let a process choose.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    available = sorted(os.sched_getaffinity(0))
+    return available[choice.instances * choice.threads + 1 :] or available[-1:]
+
+
+def _new(settings: Settings, name: str | None, request: dict[str, object]) -> Run:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run = Run(Workspace(settings).runs / (name or f"{settings.model.name}-{stamp}-{secrets.token_hex(2)}"))
+    run.folder.mkdir(parents=True)
     write_json(run.request, request)
     return run
 
@@ -143,6 +193,7 @@ def finish(run: Run, status: int) -> Release:
     KFP's runners can report success for a task that failed, so the result itself is what counts.
 
     Raises:
+        RunRefusedError: It is a re-optimisation that found nothing better.
         RunError: It failed; with what the failed step said.
     """
     if status == 0 and run.outputs.exists():
@@ -155,6 +206,13 @@ def finish(run: Run, status: int) -> Release:
             "The run ended without a release.", value=f"exit status {status}", fix=f"Find the cause. {again}"
         )
     error = failed["error"]
+    if error.get("kind") == RefusedError.__name__:
+        raise RunRefusedError(
+            f"Step {failed['step']} refused. {error['what']}",
+            where=error["where"],
+            value=error["value"],
+            fix=error["fix"],
+        )
     raise RunError(
         f"The run failed in step {failed['step']}. {error['what']}",
         where=error["where"],

@@ -1,38 +1,68 @@
-"""Whole runs: ``run``, ``compile``, ``predict``, ``releases``."""
+"""Whole runs: ``run``, ``reoptimise``, ``compile``, ``predict``, ``releases``."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from leanloop.pipelines.cli.common import DEFAULT_PARAMS, Override, Params, console, project_of, read_settings
 
-PIPELINE_FILE = Path("deploy/pipelines/leanloop-optimize.yaml")
+if TYPE_CHECKING:
+    from leanloop.pipelines.launch import Run
+
+PIPELINES_FOLDER = Path("deploy/pipelines")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(run)
+    app.command()(reoptimise)
     app.command()(predict)
     app.command()(releases)
-    app.command("compile")(compile_pipeline)
+    app.command("compile")(compile_pipelines)
 
 
 def run(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     """Run the whole line: analyse, optimise, convert, benchmark, select and serve."""
     from leanloop.pipelines import launch
     from leanloop.pipelines.check import check_machine
+
+    settings = check_machine(read_settings(params, override))
+    _follow(launch.new_run(settings, project_of(params)), settings.model.name)
+
+
+def reoptimise(
+    params: Params = DEFAULT_PARAMS,
+    override: Override = None,
+    aim: Annotated[
+        Literal["accuracy", "agreement", "latency"], typer.Option(help="What must get better.")
+    ] = "accuracy",
+    minutes: Annotated[float, typer.Option(min=0, help="Captured requests so far back count as fresh.")] = 60.0,
+) -> None:
+    """Repair the served model on captured requests and their labels; it is replaced only by a better one."""
+    from leanloop.core.releases import latest_release
+    from leanloop.core.workspace import Workspace
+    from leanloop.pipelines import launch
+    from leanloop.pipelines.check import check_machine
+
+    settings = check_machine(read_settings(params, override))
+    release = latest_release(Workspace(settings).store, settings.model.name)
+    started = launch.new_reoptimisation(settings, release, since=time.time() - 60 * minutes, aim=aim)
+    _follow(started, settings.model.name)
+
+
+def _follow(started: Run, model: str) -> None:
+    from leanloop.pipelines import launch
     from leanloop.pipelines.progress import following
     from leanloop.pipelines.summary import run_summary
 
-    settings = check_machine(read_settings(params, override))
-    started = launch.new_run(settings, project_of(params))
-    console.print(f"[bold]{settings.model.name}[/]  run {started.folder.name}", highlight=False)
+    console.print(f"[bold]{model}[/]  run {started.folder.name}", highlight=False)
     process = launch.start(started)
     try:
         with following(started.events, console):
@@ -44,21 +74,22 @@ def run(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
         console.print(part)
 
 
-def compile_pipeline(
-    out: Annotated[Path, typer.Option(help="YAML file to write.", dir_okay=False)] = PIPELINE_FILE,
+def compile_pipelines(
+    out: Annotated[Path, typer.Option(help="Folder of the YAML files.", file_okay=False)] = PIPELINES_FOLDER,
 ) -> None:
-    """Compile the pipeline to the YAML that a Kubeflow cluster runs."""
+    """Compile the pipelines to the YAML that a Kubeflow cluster runs."""
     from kfp.compiler import Compiler
 
-    from leanloop.core.files import atomic_folder
-    from leanloop.pipelines.line import optimize
+    from leanloop.core.files import write_text
+    from leanloop.pipelines.local import PIPELINES
 
-    # The compiler looks at the file's ending, so it writes into a folder of its own first.
-    with tempfile.TemporaryDirectory() as folder, atomic_folder(Path(folder) / "out") as whole:
-        Compiler().compile(optimize, str(whole / out.name))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text((whole / out.name).read_text(encoding="utf-8"), encoding="utf-8")
-    console.print(f"Wrote {out}")
+    for name, pipeline in PIPELINES.items():
+        file = out / f"leanloop-{name}.yaml"
+        # The compiler looks at the file's ending, so it writes into a folder of its own first.
+        with tempfile.TemporaryDirectory() as folder:
+            Compiler().compile(pipeline, f"{folder}/{file.name}")
+            write_text(file, Path(folder, file.name).read_text(encoding="utf-8"))
+        console.print(f"Wrote {file}")
 
 
 def predict(
