@@ -98,6 +98,8 @@ def run_line(workspace: Path, params: str, batch_size: int | None) -> dict[str, 
         subprocess.run([*leanloop, "serve", "down", *options], check=True, cwd=ROOT, stdout=sys.stderr)
     run = Run(max((workspace / "runs").iterdir(), key=lambda path: path.stat().st_mtime))
     release, verdict = run.release(), Verdict.load(run.step_folder("select"))
+    if verdict.winner is None:
+        sys.exit(f"MISS  {params} at batch {verdict.batch_size} has no winner: {verdict.reason}")
     return {
         "seconds": seconds,
         "orchestration_share": orchestration_share(run)[1],
