@@ -56,3 +56,8 @@ def fetch_release(store: Store, release: Release, folder: Path) -> tuple[Path, A
 def baseline_key(bundle_digest: str, artifact_id: str) -> str:
     """Where the store keeps what live windows of an artifact are compared with."""
     return f"baselines/{bundle_digest}/{artifact_id}"
+
+
+def settings_key(model: str) -> str:
+    """Where the store keeps the settings that a model was released with last."""
+    return f"settings/{model}.json"

@@ -23,6 +23,7 @@ from leanloop.core.events import emit, progress, step_events
 from leanloop.core.files import atomic_folder, write_json, write_text
 from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
+from leanloop.core.releases import settings_key
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.steps.rehearsal import STAGES
@@ -74,6 +75,7 @@ def run(
         from leanloop.bundle import Bundle
         from leanloop.select import render_report
         from leanloop.serving import Journal, promote, recover, stack
+        from leanloop.steps.baseline import keep_baselines
         from leanloop.steps.rehearsal import package, rehearse, served_spec
 
         opened, found = Bundle(bundle), Artifacts.load(artifacts)
@@ -93,6 +95,9 @@ def run(
             rollout, choice = rehearse(settings, opened, models, journal, rollout, spec, packages, captured)
             progress(3, STAGES, "promoting in the running Triton")
             capture = _capture(settings)
+            if capture is not None:
+                # Before it serves: its first window is judged, too.
+                keep_baselines(settings, opened, chosen[0], chosen[-1], artifacts)
             with _connected(settings) as client:
                 bake = None if capture is None else _bake(settings)
                 promotion = promote(client, models, journal, rollout, spec, packages, choice, capture, bake=bake)
@@ -133,7 +138,7 @@ def run(
             record.save(output)
             write_text(output / "report.html", report)
             write_json(output / "metrics.json", _metrics(record, decision, measured))
-        journal.name_release(promotion.rollout, _keep(Workspace(settings), record, bundle, artifacts))
+        journal.name_release(promotion.rollout, _keep(settings, record, bundle, artifacts))
         emit("released", model=record.model, version=record.version, artifact=record.artifact_id)
 
 
@@ -206,9 +211,10 @@ def _metrics(release: Release, verdict: Verdict, benchmark: Benchmark) -> dict[s
     return metrics
 
 
-def _keep(workspace: Workspace, release: Release, bundle: Path, artifacts: Path) -> str:
-    # So that `leanloop predict` and `releases` work long after the run's own folder is gone.
-    store = workspace.store
+def _keep(settings: Settings, release: Release, bundle: Path, artifacts: Path) -> str:
+    # So that `leanloop predict`, `releases` and repairs work long after the run's own folder is gone.
+    store = Workspace(settings).store
+    store.put_json(settings_key(release.model), settings.model_dump(mode="json"))
     store.put_folder(f"bundles/{release.bundle_digest}", bundle)
     key = f"artifacts/{release.bundle_digest}/{release.artifact_id}"
     store.put_folder(key, artifacts / release.artifact_id)

@@ -43,9 +43,9 @@ class Served:
         return max(self.config.versions)
 
     @property
-    def key(self) -> tuple[str, int, str]:
-        """Changes when something else serves."""
-        return self.model, self.version, self.artifact_id
+    def key(self) -> tuple[str, int, str, str]:
+        """Changes when something else serves, or its release has come to be known."""
+        return self.model, self.version, self.artifact_id, "" if self.release is None else self.release.created
 
     @property
     def capacity(self) -> float:

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from leanloop.core.errors import LeanloopError
-from leanloop.pipelines.cli import loop, project, rollout, runs, serving, steps
+from leanloop.pipelines.cli import demo, live, loop, project, rollout, runs, serving, steps
 
 app = typer.Typer(
     name="leanloop",
@@ -28,6 +28,8 @@ steps.add_to(app)
 serving.add_to(app)
 rollout.add_to(app)
 loop.add_to(app)
+live.add_to(app)
+demo.add_to(app)
 
 
 def main() -> None:
