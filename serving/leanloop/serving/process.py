@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +18,8 @@ import psutil
 from leanloop.core.errors import ServingError
 
 LOOPBACK = "127.0.0.1"
+
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,23 @@ class ProcessId:
         family = [*process.children(recursive=True), process]
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-        psutil.wait_procs([process], timeout=seconds)
+        _wait_ended([process], seconds)
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(family, timeout=seconds)
+        _wait_ended(family, seconds)
+        return True
+
+
+def _wait_ended(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended; one that its parent has not yet taken note of has."""
+    deadline = time.monotonic() + seconds
+    while not all(map(_has_ended, processes)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True

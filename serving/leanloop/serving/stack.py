@@ -24,8 +24,10 @@ from leanloop.core.settings import ServingSettings
 from leanloop.serving.client import Protocol, TritonClient
 from leanloop.serving.health import VersionHealth, check_health
 from leanloop.serving.home import TritonHome
+from leanloop.serving.journal import Journal
 from leanloop.serving.process import Ports, ProcessId, locked, loopback_port
 from leanloop.serving.repository import ModelRepository
+from leanloop.serving.rollout import recover
 from leanloop.serving.secret import kept_secret
 from leanloop.serving.triton import TritonServer, is_live, log_tail
 
@@ -161,8 +163,13 @@ def run(settings: ServingSettings, folder: Path) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def is_up(folder: Path) -> bool:
-    """Whether the stack's Triton is live and nobody is just starting it: its models have been loaded."""
+def is_up(folder: Path, *, kept: bool = False) -> bool:
+    """Whether the stack's Triton is live and nobody is just starting it: its models have been loaded.
+
+    Args:
+        folder: Of the stack.
+        kept: Only one that a supervisor keeps up counts.
+    """
     if not (folder / StackState.filename).exists():
         return False
     with (folder / "lock").open("w") as stream:
@@ -171,7 +178,7 @@ def is_up(folder: Path) -> bool:
         except BlockingIOError:
             return False
         state = _state(folder)
-        return state is not None and is_live(state.http_url)
+        return state is not None and is_live(state.http_url) and (not kept or _keeper(folder) is not None)
 
 
 def ports(settings: ServingSettings) -> Ports:
@@ -231,6 +238,7 @@ def _load_all(settings: ServingSettings, folder: Path, models: ModelRepository) 
             # One that fails must not keep the others from serving: the server keeps the reason, `status` tells it.
             with suppress(ServingError):
                 client.load(model)
+        recover(client, models, Journal(folder))
 
 
 def down(folder: Path) -> bool:

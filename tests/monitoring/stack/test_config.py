@@ -100,7 +100,7 @@ def test_a_socket_with_a_long_name_lies_elsewhere(tmp_path: Path, monkeypatch: p
 
 
 def test_paths_reach_the_programs_as_they_are(tmp_path: Path) -> None:
-    program = Program("prometheus", ("/a b/50%/run it", "--x='y'"), {}, 5, {})
+    program = Program("prometheus", ("/a b/50%/run it", "--x='y'"), {}, 5)
     text = supervisord.render((program,), socket=tmp_path / "s", logs=tmp_path / "100%", directory=tmp_path)
     parsed = RawConfigParser()
     parsed.read_string(text)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -41,13 +41,15 @@ class Program:
         ports: Loopback ports by the setting that names them.
         end_seconds: It may take so long to end.
         environment: Variables besides the inherited ones.
+        directory: Where it must run; None where that does not matter.
     """
 
     name: ProgramName
     command: tuple[str, ...]
     ports: Mapping[str, int]
     end_seconds: int
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def address(name: ProgramName, settings: Settings) -> str:
 def is_answering(name: ProgramName, settings: Settings) -> bool:
     """Whether a program is up and answers; Triton: with its models loaded."""
     if name == "triton":
-        return is_up(Workspace(settings).serving)
+        return is_up(Workspace(settings).serving, kept=True)
     path = "/v1/health" if name == "leanloop" else "/-/ready"
     return answers(address(name, settings), path)
 
@@ -150,25 +152,30 @@ def _prometheus(settings: Settings, folder: Path) -> Program:
         f"--storage.tsdb.retention.time={_RETENTION}",
         *_listening(port),
     )
-    return Program("prometheus", command, {"monitoring.prometheus_url": port}, 20, {})
+    return Program("prometheus", command, {"monitoring.prometheus_url": port}, 20)
 
 
 def _alertmanager(settings: Settings, folder: Path) -> Program:
     port = loopback_port(settings.monitoring.alertmanager_url, "monitoring.alertmanager_url", _ALERTMANAGER_OTHERWISE)
+    program = need_program("alertmanager")
     command = (
-        str(need_program("alertmanager")),
+        str(program),
         f"--config.file={folder / 'alertmanager.yml'}",
         f"--storage.path={folder.parent / 'alertmanager'}",
         "--cluster.listen-address=",
         *_listening(port),
     )
-    return Program("alertmanager", command, {"monitoring.alertmanager_url": port}, 10, {})
+    # The one that `make setup` unpacks looks for its templates from here.
+    share = program.parent.parent / "share" / "prometheus"
+    return Program(
+        "alertmanager", command, {"monitoring.alertmanager_url": port}, 10, directory=share if share.is_dir() else None
+    )
 
 
 def _leanloop(settings: Settings, folder: Path) -> Program:
     port = loopback_port(settings.monitoring.service_url, "monitoring.service_url")
-    command = _python("leanloop.monitoring.service", "--settings", str(folder / "settings.json"))
-    return Program("leanloop", command, {"monitoring.service_url": port}, 30, {})
+    command = _python("leanloop.pipelines", "monitor", "--params", str(folder / "settings.json"))
+    return Program("leanloop", command, {"monitoring.service_url": port}, 30)
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:

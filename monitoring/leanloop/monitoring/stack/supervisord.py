@@ -68,7 +68,7 @@ def render(programs: tuple[Program, ...], *, socket: Path, logs: Path, directory
         programs: In the order of their start; they are ended in the opposite order.
         socket: Where it listens.
         logs: Folder of all logs.
-        directory: Where the programs run.
+        directory: Where those run that need no other.
 
     Raises:
         ServingError: A path cannot be written into such a file.
@@ -101,7 +101,7 @@ def _program(program: Program, rank: int, logs: Path, directory: Path) -> str:
     command = shlex.join(["setpriv", "--pdeathsig", "TERM", *program.command])
     values: dict[str, object] = {
         "command": command,
-        "directory": directory,
+        "directory": program.directory or directory,
         "priority": rank,
         "autorestart": "true",
         "startsecs": _START_SECONDS,
