@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from leanloop.core.contracts import FileContract, Release
+from leanloop.core.contracts import Aim, FileContract, Release
 from leanloop.core.errors import LeanloopError, ServingError, StoreError
 from leanloop.core.events import read_events
 from leanloop.core.launcher import Kind, RunRequest, RunState
-from leanloop.core.contracts import Aim
 from leanloop.core.releases import release_of, settings_key
 from leanloop.core.settings import Settings, parse_settings
 from leanloop.core.workspace import Workspace
