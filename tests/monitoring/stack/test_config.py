@@ -63,7 +63,7 @@ def test_short_windows_are_scraped_more_often(scale: float, seconds: float) -> N
 def test_only_loopback(tmp_path: Path) -> None:
     settings = stack_settings(tmp_path, prometheus_url="prometheus.example:9090")
     with pytest.raises(ServingError, match="loopback"):
-        make_plan(settings, ("prometheus",))
+        make_plan(settings, tmp_path, ("prometheus",))
 
 
 def test_a_missing_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

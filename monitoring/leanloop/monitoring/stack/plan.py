@@ -12,8 +12,9 @@ Nothing is started or written here. All of it lies in the workspace's ``monitori
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -87,11 +88,12 @@ def usual_programs(settings: Settings) -> tuple[ProgramName, ...]:
     return (*triton, *alerts, "prometheus", "leanloop")
 
 
-def make_plan(settings: Settings, names: Collection[ProgramName]) -> Plan:
+def make_plan(settings: Settings, project: Path, names: Collection[ProgramName]) -> Plan:
     """The stack of these settings, whose paths must be absolute.
 
     Args:
         settings: All of them; they travel to the service.
+        project: Where the service starts runs.
         names: Programs to start.
 
     Raises:
@@ -110,7 +112,12 @@ def make_plan(settings: Settings, names: Collection[ProgramName]) -> Plan:
     }
     if "alertmanager" in names:
         files[folder / "alertmanager.yml"] = alertmanager.render(settings.monitoring, token_file(workspace))
-    makers = {"triton": _triton, "prometheus": _prometheus, "alertmanager": _alertmanager, "leanloop": _leanloop}
+    makers: dict[ProgramName, Callable[[Settings, Path], Program]] = {
+        "triton": _triton,
+        "prometheus": _prometheus,
+        "alertmanager": _alertmanager,
+        "leanloop": partial(_leanloop, project=project),
+    }
     return Plan(tuple(makers[name](settings, folder) for name in usual_programs(settings) if name in names), files)
 
 
@@ -136,7 +143,7 @@ def is_answering(name: ProgramName, settings: Settings) -> bool:
 def _triton(settings: Settings, folder: Path) -> Program:
     return Program(
         name="triton",
-        command=_python("leanloop.pipelines", "serve", "run", "--params", str(folder / "settings.json")),
+        command=_leanloop_command("serve", "run", "--params", str(folder / "settings.json")),
         ports={f"serving.{use}_url": port for use, port in vars(ports(settings.serving)).items()},
         end_seconds=20,
         environment={SUPERVISED_VARIABLE: "1"},
@@ -172,14 +179,14 @@ def _alertmanager(settings: Settings, folder: Path) -> Program:
     )
 
 
-def _leanloop(settings: Settings, folder: Path) -> Program:
+def _leanloop(settings: Settings, folder: Path, project: Path) -> Program:
     port = loopback_port(settings.monitoring.service_url, "monitoring.service_url")
-    command = _python("leanloop.pipelines", "monitor", "--params", str(folder / "settings.json"))
+    command = _leanloop_command("monitor", "--params", str(folder / "settings.json"), "--project", str(project))
     return Program("leanloop", command, {"monitoring.service_url": port}, 30)
 
 
-def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *arguments)
+def _leanloop_command(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "leanloop.pipelines", *arguments)
 
 
 def _listening(port: int) -> tuple[str, str]:

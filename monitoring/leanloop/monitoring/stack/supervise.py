@@ -93,7 +93,7 @@ def up(settings: Settings, project: Path, names: Collection[ProgramName] | None 
 
     Args:
         settings: With absolute paths.
-        project: Where the programs run.
+        project: Where the service starts runs.
         names: Programs to start; without it, all that the settings ask for.
 
     Raises:
@@ -164,7 +164,7 @@ def programs(settings: Settings) -> tuple[ProgramStatus, ...]:
 def _plan(settings: Settings, project: Path, names: Collection[ProgramName]) -> Plan:
     workspace = Workspace(settings)
     folder = stack_folder(workspace)
-    plan = make_plan(settings, names)
+    plan = make_plan(settings, project, names)
     conf = supervisord.render(
         plan.programs,
         socket=supervisord.socket_path(folder),

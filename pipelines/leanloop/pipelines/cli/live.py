@@ -70,8 +70,14 @@ def watch(
     Inbox(folder).watch(tell, seconds=seconds)
 
 
-def monitor(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
+def monitor(
+    params: Params = DEFAULT_PARAMS,
+    override: Override = None,
+    project: Annotated[
+        Path | None, typer.Option(help="Where relative paths start from; else the settings file's folder.")
+    ] = None,
+) -> None:
     """Be leanloop's service in the foreground, for a supervisor such as `leanloop up` has."""
     from leanloop.pipelines.service import serve
 
-    serve(read_settings(params, override), project_of(params))
+    serve(read_settings(params, override), project or project_of(params))
