@@ -53,6 +53,13 @@ class WindowVerdict:
     accuracy_state: Falling
     estimate: Estimate
 
+    @property
+    def inputs_drift(self) -> bool | None:
+        """Whether the world changed, by drift or by clipping; None when the window is too small to say."""
+        if self.drift.drifts is None:
+            return None
+        return self.drift.drifts or any(found.state == "drifting" for found in self.clipping)
+
 
 def judge(
     baseline: Baseline,
