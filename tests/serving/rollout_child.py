@@ -39,7 +39,7 @@ def main(job: dict[str, Any]) -> None:
     journal = Journal(repository.root.parent)
     models = Models(Path(job["packages"]))
     spec = linear_spec(job["model"])
-    with TritonClient(job["http_url"], job["grpc_url"], token="sesame") as client:
+    with TritonClient(job["http_url"], job["grpc_url"], token=job["token"]) as client:
         if job["what"] == "roll back":
             roll_back(client, repository, journal, spec.name, "bad")
             return

@@ -206,11 +206,13 @@ def test_no_request_fails_while_versions_come_and_go(rollouts, models, record_pr
         thread.start()
     took = []
     try:
-        for _ in range(20):
-            assert rollouts.deploy(original, challenger, bake=BAKE).version == 2
+        for count in range(20):
+            # Other instances make Triton load every version anew, while it answers.
+            choice = CHOICE.model_copy(update={"instances": 2, "queue_delay_us": 100}) if count % 10 == 5 else CHOICE
+            assert rollouts.deploy(original, challenger, choice=choice, bake=BAKE).version == 2
             time.sleep(0.05)
             took.append(rollouts.roll_back().rollback_ms)
-            assert rollouts.answers == 1
+            assert (rollouts.answers, rollouts.config.choice) == (1, CHOICE)
     finally:
         ended.set()
         for thread in threads:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from leanloop.serving import recover
+from leanloop.core.settings import ServingSettings
+from leanloop.serving import Journal, Ports, connect, down, recover, repository, up
 from tests.serving.conftest import QUERIES, deploy, linear_spec
 
 ROOT = Path(__file__).parents[2]
@@ -23,27 +24,31 @@ def crash(triton, models, new_name, tmp_path):
     deploy(triton.client, triton.repository, spec, [models.linear(1.0), models.linear(2.0)])
 
     def run(what: str, moment: str) -> str:
-        job = {
-            "what": what,
-            "moment": moment,
-            "model": spec.name,
-            "repository": str(triton.repository.root),
-            "packages": str(tmp_path / "child"),
-            "http_url": triton.server.http_url,
-            "grpc_url": triton.server.grpc_url,
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.serving.rollout_child", json.dumps(job)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        kill_in(
+            what=what,
+            moment=moment,
+            model=spec.name,
+            repository=str(triton.repository.root),
+            packages=str(tmp_path / "child"),
+            http_url=triton.server.http_url,
+            grpc_url=triton.server.grpc_url,
+            token="sesame",
         )
-        assert done.returncode == -signal.SIGKILL, done.stderr
         return spec.name
 
     return run
+
+
+def kill_in(**job: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serving.rollout_child", json.dumps(job)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def mend(triton, model: str) -> list[str]:
@@ -94,6 +99,38 @@ def test_a_challenger_that_fails_after_the_crash_is_undone(triton, crash):
     assert did.startswith("failed: The new version was not promoted")
     assert triton.journal.history(model)[-1].state == "discarded"
     assert triton.client.answer(model, {"x": QUERIES}).version == 2
+
+
+def test_a_server_that_starts_again_mends_what_it_finds(models, tmp_path):
+    ports = Ports.free()
+    settings = ServingSettings(
+        http_url=f"127.0.0.1:{ports.http}",
+        grpc_url=f"127.0.0.1:{ports.grpc}",
+        metrics_url=f"127.0.0.1:{ports.metrics}",
+    )
+    folder, spec = tmp_path / "serving", linear_spec("m")
+    models_folder = repository(settings, folder)
+    try:
+        up(settings, folder)
+        with connect(settings, folder) as client:
+            deploy(client, models_folder, spec, [models.linear(1.0), models.linear(2.0)])
+        kill_in(
+            what="promote",
+            moment="configured",
+            model=spec.name,
+            repository=str(models_folder.root),
+            packages=str(tmp_path / "child"),
+            http_url=settings.http_url,
+            grpc_url=settings.grpc_url,
+            token=(folder / "token").read_text(),
+        )
+        assert down(folder)
+        up(settings, folder)
+        assert [rollout.state for rollout in Journal(folder).history("m")] == ["baked", "baked"]
+        with connect(settings, folder) as client:
+            assert client.answer("m", {"x": QUERIES}).version == 3
+    finally:
+        down(folder)
 
 
 def test_a_rollout_that_lives_is_left_alone(triton, models, new_name):

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import importlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from leanloop.core.contracts import ServingChoice
 from leanloop.core.errors import ServingError
 from leanloop.core.settings import ServingSettings
-from leanloop.serving import ShadowLimits, shadow, stage
+from leanloop.serving import Answer, ModelConfig, ShadowLimits, shadow, stage
 from tests.serving.conftest import linear_spec
 
 SETTINGS = ServingSettings(max_batch_size=8)
 CAPTURED = {"x": np.random.default_rng(1).normal(size=(150, 4)).astype(np.float32)}
+CHOICE = ServingChoice(instances=1, threads=1, max_batch_size=8, queue_delay_us=0)
 WIDE = ShadowLimits(p50_ratio=1.5, p99_ratio=5.0)
 """Two cores that others use, too: the tests look for what is far apart."""
 
@@ -68,11 +73,60 @@ def test_too_few_requests_tell_nothing(staged):
     assert result.reason == "99 captured requests, 100 are needed"
 
 
-def test_a_replay_that_ends_too_soon_tells_nothing(staged):
-    result = replay(staged, 2, limits=ShadowLimits(p50_ratio=1.0, p99_ratio=1.0), most_pairs=40)
-    assert (result.outcome, result.pairs) == ("inconclusive", 40)
-
-
 def test_an_answer_that_is_no_number_is_told(staged):
     with pytest.raises(ServingError, match="no number"):
         replay(staged, 2, captured={"x": np.full((100, 4), np.nan, np.float32)})
+
+
+class Simulated:
+    """Stands for stage, client and clock: every answer is right and takes a drawn time."""
+
+    config = ModelConfig(spec=linear_spec("m"), versions=(1, 2), choice=CHOICE)
+
+    def __init__(self, slower: float, seed: int) -> None:
+        self.client = self
+        self._slower = slower
+        self._random = np.random.default_rng(seed)
+        self._now = 0.0
+
+    def predict(self, model, inputs, batch_size, version, *, internal):
+        return {"y": inputs["x"]}
+
+    def prepare(self, model, inputs, version):
+        def send(request_id: str) -> Answer:
+            # 2 ms, and now and then ten times as much: the machine has other things to do.
+            hiccup = 10 if self._random.random() < 0.02 else 1
+            self._now += 0.002 * self._random.lognormal(0.0, 0.2) * hiccup * (self._slower if version == 2 else 1.0)
+            return Answer({}, version)
+
+        return send
+
+    def clock(self) -> float:
+        return self._now
+
+
+@pytest.fixture
+def simulate(monkeypatch):
+    def run(slower: float, seed: int, **options):
+        simulated = Simulated(slower, seed)
+        clock = SimpleNamespace(perf_counter=simulated.clock, monotonic=simulated.clock)
+        monkeypatch.setattr(importlib.import_module("leanloop.serving.shadow"), "time", clock)
+        return replay(simulated, 2, **{"limits": ShadowLimits(), **options})
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("slower", "allowed"), [(0.8, {"passed"}), (1.0, {"passed", "inconclusive"}), (1.2, {"failed"})]
+)
+def test_noise_is_not_taken_for_a_difference(simulate, slower, allowed):
+    assert {simulate(slower, seed).outcome for seed in range(5)} <= allowed
+
+
+def test_a_replay_that_ends_too_soon_tells_nothing(simulate):
+    few = simulate(1.1, 0, most_pairs=40)
+    assert (few.outcome, few.pairs) == ("inconclusive", 40)
+    assert "undecided after 40 pairs" in few.reason
+    short = simulate(1.1, 0, seconds=0.5)
+    assert short.outcome == "inconclusive"
+    assert 50 < short.pairs < 150

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from leanloop.core.contracts import FileContract, Record
 from leanloop.core.errors import ServingError
@@ -85,27 +85,20 @@ class Rollout(FileContract):
     number: int
     artifact_id: str
     transitions: tuple[Transition, ...]
-    version: int | None = None
-    """The champion that it makes; None before it is placed."""
-    parent: int | None = None
-    """Version of the original that the champion was made from."""
-    before: ModelConfig | None = None
-    """What was served before; None at a model's first rollout."""
-    after: ModelConfig | None = None
-    """What the promotion lets serve."""
-    back: ModelConfig | None = None
-    """What the roll-back lets serve."""
-    bake_seconds: float | None = None
-    """How long the promoted version may wait for a verdict; None when nobody watches."""
-    deadline: AwareDatetime | None = None
-    """Without a verdict until then it is discarded (inconclusive) or rolled back (promoted)."""
-    golden_queries: int | None = None
+    version: int | None = Field(None, description="the champion that it makes; None before it is placed")
+    parent: int | None = Field(None, description="version of the original that the champion was made from")
+    before: ModelConfig | None = Field(None, description="what was served before; None at a model's first rollout")
+    after: ModelConfig | None = Field(None, description="what the promotion lets serve")
+    back: ModelConfig | None = Field(None, description="what the roll-back lets serve")
+    bake_seconds: float | None = Field(None, description="how long it may wait for a verdict; None: nobody watches")
+    deadline: AwareDatetime | None = Field(
+        None, description="without a verdict until then: inconclusive is discarded, promoted is rolled back"
+    )
+    golden_queries: int | None = Field(None, description="that it answered rightly in its stage")
     shadow: ShadowResult | None = None
-    rollback_ms: float | None = None
-    """From the decision until the server answered with the other version."""
-    incident: str | None = None
-    release: str | None = None
-    """Key of the release in the store."""
+    rollback_ms: float | None = Field(None, description="from the decision until the other version answered")
+    incident: str | None = Field(None, description="what led to the rollout or to its roll-back")
+    release: str | None = Field(None, description="key of the release in the store")
 
     @property
     def state(self) -> State:
