@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from leanloop.core.settings import Settings, parse_settings
+from leanloop.core.workspace import with_absolute_paths
 
 
 def stack_settings(workspace: Path, **monitoring: object) -> Settings:
@@ -15,7 +16,7 @@ def stack_settings(workspace: Path, **monitoring: object) -> Settings:
             one.bind(("127.0.0.1", 0))
         http, grpc, metrics, *others = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     urls = dict(zip(("service_url", "prometheus_url", "alertmanager_url"), others, strict=True))
-    return parse_settings(
+    settings = parse_settings(
         {
             "model": {"name": "m", "file": "m.onnx", "inputs": [{"name": "x", "shape": [4]}]},
             "data": {"source": "data.npz"},
@@ -25,3 +26,4 @@ def stack_settings(workspace: Path, **monitoring: object) -> Settings:
         },
         source="test",
     )
+    return with_absolute_paths(settings, workspace.parent)

@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from leanloop.core.errors import ServingError
 from leanloop.core.settings import Settings
@@ -23,23 +25,26 @@ from leanloop.core.workspace import Workspace
 from leanloop.monitoring import stack
 from leanloop.monitoring.stack.plan import ProgramName
 from leanloop.monitoring.stack.supervise import SupervisorState
+from leanloop.pipelines.cli.app import app
 from leanloop.serving import StackState
 from leanloop.serving import stack as serving_stack
 from tests.monitoring.stack.conftest import stack_settings
 
-NAMES: tuple[ProgramName, ...] = ("triton", "prometheus", "alertmanager")
+NAMES: tuple[ProgramName, ...] = ("triton", "alertmanager", "prometheus", "leanloop")
+
+UP = {("triton", "up"), ("leanloop", "up")}
 
 
 class Running:
     """The stack that the tests of this file share."""
 
     def __init__(self, folder: Path) -> None:
-        self.settings = stack_settings(folder / "workspace")
+        self.settings = stack_settings(folder / "workspace", slo={"window_scale": 0.1})
         self.workspace = Workspace(self.settings)
         self.project = folder
 
     def up(self) -> dict[str, stack.ProgramStatus]:
-        return {program.name: program for program in stack.up(self.settings, self.project, NAMES)}
+        return {program.name: program for program in stack.up(self.settings, self.project)}
 
     def programs(self) -> dict[str, stack.ProgramStatus]:
         return {program.name: program for program in stack.programs(self.settings)}
@@ -80,16 +85,32 @@ def get(address: str, path: str) -> Any:
 
 def test_every_program_answers_and_knows_the_others(running: Running) -> None:
     programs = running.programs()
-    assert set(programs) == set(NAMES)
+    assert tuple(programs) == NAMES
     assert all(program.answers and program.pid and program.restarts == 0 for program in programs.values())
     prometheus = running.settings.monitoring.prometheus_url
-    until(lambda: {t["labels"]["job"]: t["health"] for t in targets(prometheus)}.get("triton") == "up")
+    until(lambda: {(t["labels"]["job"], t["health"]) for t in targets(prometheus)} >= UP)
     until(lambda: len(get(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"]) == 1)
     (group,) = get(prometheus, "/api/v1/rules")["data"]["groups"]
     assert {rule["name"] for rule in group["rules"] if rule["type"] == "alerting"} == set(stack.ALERT_QUESTIONS)
     token = stack.token_file(running.workspace)
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert len(token.read_text()) > 30
+
+
+def test_an_alert_reaches_the_service(running: Running) -> None:
+    alertmanager = running.settings.monitoring.alertmanager_url
+    alert = json.dumps([{"labels": {"alertname": "AccuracyFalling", "model": "m"}}]).encode()
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(f"http://{alertmanager}/api/v2/alerts", alert, headers)).close()
+    until(lambda: told(alertmanager, "notifications_total") == 1)
+    assert told(alertmanager, "notifications_failed_total") == 0
+
+
+def told(alertmanager: str, counter: str) -> float:
+    with urllib.request.urlopen(f"http://{alertmanager}/metrics", timeout=5) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    samples = [sample for family in families for sample in family.samples if sample.name == f"alertmanager_{counter}"]
+    return sum(sample.value for sample in samples if sample.labels["integration"] == "webhook")
 
 
 def targets(prometheus: str) -> list[dict[str, Any]]:
@@ -105,7 +126,17 @@ def test_up_twice_is_harmless(running: Running) -> None:
 def test_other_settings_than_the_running_ones_are_refused(running: Running) -> None:
     slower = running.settings.monitoring.model_copy(update={"tick_seconds": 7.0})
     with pytest.raises(ServingError, match="with other settings"):
-        stack.up(running.settings.model_copy(update={"monitoring": slower}), running.project, NAMES)
+        stack.up(running.settings.model_copy(update={"monitoring": slower}), running.project)
+
+
+def test_the_commands_tell_the_same(running: Running) -> None:
+    params = running.project / "params.yaml"
+    params.write_text(running.settings.to_json())
+    for command in ("up", "status"):
+        said = CliRunner().invoke(app, [command, "--params", str(params)], env={"COLUMNS": "120"})
+        assert said.exit_code == 0, said.output
+        assert said.output.count("answers") == len(NAMES)
+        assert all(f"{program.pid} " in said.output for program in running.programs().values())
 
 
 def test_a_deploy_uses_the_supervised_triton_and_cannot_end_it(running: Running) -> None:
@@ -114,7 +145,7 @@ def test_a_deploy_uses_the_supervised_triton_and_cannot_end_it(running: Running)
         serving_stack.down(running.workspace.serving)
 
 
-@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager", "leanloop"])
 def test_a_killed_program_comes_back(running: Running, name: str) -> None:
     before = running.programs()[name]
     assert before.pid is not None
@@ -158,6 +189,9 @@ def test_down_ends_exactly_ours(running: Running) -> None:
     assert unharmed
     assert running.programs() == {}
     assert not stack.down(running.settings)
+    said = CliRunner().invoke(app, ["status", "--params", str(running.project / "params.yaml")])
+    assert said.exit_code == 1
+    assert "No stack of this workspace is running" in said.output
     # Nobody keeps Triton up any more: it can be started and ended by hand again.
     serving_stack.up(running.settings.serving, running.workspace.serving)
     assert serving_stack.down(running.workspace.serving)

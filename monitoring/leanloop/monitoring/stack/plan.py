@@ -28,6 +28,9 @@ from leanloop.serving.stack import SUPERVISED_VARIABLE, is_up, ports
 
 ProgramName = Literal["triton", "prometheus", "alertmanager", "leanloop"]
 
+SETTINGS_FILE = "settings.json"
+"""In `stack_folder`: the settings that the stack was started with."""
+
 _RETENTION = "15d"
 _ALERTMANAGER_OTHERWISE = ", or leave it empty: alerts are then read from Prometheus"
 
@@ -106,7 +109,7 @@ def make_plan(settings: Settings, project: Path, names: Collection[ProgramName])
     workspace = Workspace(settings)
     folder = stack_folder(workspace)
     files = {
-        folder / "settings.json": settings.to_json() + "\n",
+        folder / SETTINGS_FILE: settings.to_json() + "\n",
         folder / "prometheus.yml": prometheus.render(settings),
         folder / prometheus.RULES_FILE: rules.render(settings.monitoring),
     }
@@ -143,7 +146,7 @@ def is_answering(name: ProgramName, settings: Settings) -> bool:
 def _triton(settings: Settings, folder: Path) -> Program:
     return Program(
         name="triton",
-        command=_leanloop_command("serve", "run", "--params", str(folder / "settings.json")),
+        command=_leanloop_command("serve", "run", "--params", str(folder / SETTINGS_FILE)),
         ports={f"serving.{use}_url": port for use, port in vars(ports(settings.serving)).items()},
         end_seconds=20,
         environment={SUPERVISED_VARIABLE: "1"},
@@ -181,7 +184,7 @@ def _alertmanager(settings: Settings, folder: Path) -> Program:
 
 def _leanloop(settings: Settings, folder: Path, project: Path) -> Program:
     port = loopback_port(settings.monitoring.service_url, "monitoring.service_url")
-    command = _leanloop_command("monitor", "--params", str(folder / "settings.json"), "--project", str(project))
+    command = _leanloop_command("monitor", "--params", str(folder / SETTINGS_FILE), "--project", str(project))
     return Program("leanloop", command, {"monitoring.service_url": port}, 30)
 
 

@@ -23,6 +23,7 @@ from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.monitoring.stack import supervisord
 from leanloop.monitoring.stack.plan import (
+    SETTINGS_FILE,
     Plan,
     ProgramName,
     address,
@@ -137,12 +138,14 @@ def down(settings: Settings) -> bool:
 
 
 def programs(settings: Settings) -> tuple[ProgramStatus, ...]:
-    """Every program of the running stack; none when it does not run."""
+    """Every program of the running stack, in the order of their start; none when it does not run."""
     workspace = Workspace(settings)
     state = _state(workspace)
     if state is None:
         return ()
     restarts = _restarts(workspace)
+    # As they were when it was started: the caller's may have changed since.
+    settings = Settings.from_json((stack_folder(workspace) / SETTINGS_FILE).read_text(encoding="utf-8"))
     found = []
     for info in _ask(state):
         name = cast(ProgramName, info["name"])
@@ -158,7 +161,8 @@ def programs(settings: Settings) -> tuple[ProgramStatus, ...]:
                 address=address(name, settings),
             )
         )
-    return tuple(found)
+    order = usual_programs(settings)
+    return tuple(sorted(found, key=lambda program: order.index(program.name)))
 
 
 def _plan(settings: Settings, project: Path, names: Collection[ProgramName]) -> Plan:

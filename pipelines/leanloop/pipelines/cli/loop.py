@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +14,7 @@ from leanloop.pipelines.cli.serving import versions_table
 
 if TYPE_CHECKING:
     from leanloop.monitoring.stack import ProgramStatus
+    from leanloop.monitoring.view import LoopView
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,24 +57,60 @@ def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
         sys.exit(1)
     console.print(_programs_table(programs))
     served = serving_status(settings.serving, Workspace(settings).serving)
-    if served.live:
+    if served.versions:
         console.print()
         console.print(versions_table(served))
+    if any(program.name == "leanloop" and program.answers for program in programs):
+        from leanloop.monitoring.service_client import ServiceClient
+
+        console.print()
+        _print_view(ServiceClient(settings).status())
     if not all(program.answers for program in programs) or not all(version.answers for version in served.versions):
         sys.exit(1)
+
+
+def _print_view(view: LoopView) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "version", "accuracy", "labelled", "windows", "inputs", "latency", "diagnosis"):
+        table.add_column(column)
+    for model in view.models:
+        live = "unknown" if model.accuracy is None else f"{model.accuracy.value:.1%}"
+        usual = "" if model.expected_accuracy is None else f" of {model.expected_accuracy:.1%}"
+        table.add_row(
+            model.model,
+            str(model.version),
+            live + usual,
+            f"{model.coverage:.0%}",
+            str(model.windows),
+            model.evidence["inputs"],
+            model.evidence["latency"],
+            model.diagnosis,
+        )
+    console.print(table)
+    for model in view.models:
+        for incident in model.incidents:
+            opened = datetime.fromtimestamp(incident.opened, UTC).astimezone()
+            console.print(
+                f"\n[bold]{model.model}[/]  incident {incident.id}, {incident.state} since {opened:%H:%M:%S}\n"
+                f"  {incident.cause}: {incident.action}\n  {incident.note}",
+                highlight=False,
+            )
+    if view.run:
+        console.print(f"\nRun {view.run} is under way.", highlight=False)
+    if view.blind:
+        console.print(f"\n[red]Blind for latency:[/] {view.blind}", highlight=False)
 
 
 def _programs_table(programs: tuple[ProgramStatus, ...]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("program", "state", "pid", "since", "restarts", "address"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for program in programs:
-        state = program.state.lower()
         table.add_row(
             program.name,
-            f"[green]{state}, answers" if program.answers else f"[red]{state}, does not answer",
+            "[green]answers" if program.answers else f"[red]silent, {program.state.lower()}",
             str(program.pid or ""),
-            f"{program.since.astimezone():%Y-%m-%d %H:%M:%S}" if program.since else "",
+            f"{program.since.astimezone():%m-%d %H:%M:%S}" if program.since else "",
             str(program.restarts),
             program.address,
         )
