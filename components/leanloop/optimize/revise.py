@@ -43,7 +43,10 @@ _CALIBRATION = 512
 _KEPT_FILES = 4
 _STOP_SHARE = 0.1
 _MOST_EPOCHS = 6
-_LEAST_STEPS = 300
+_ENOUGH_STEPS = 300
+_LEAST_STEPS = 150
+"""Fewer leave the weights worse than they were: a budget that is too short for these is overrun."""
+
 _TIMED_STEPS = 8
 
 
@@ -235,8 +238,8 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     few = [values[: _TIMED_STEPS * config.batch_size] for values in inputs]
     trial = replace(config, epochs=1)
     pace = train(copy.deepcopy(module), few, loss_of, trial, np.random.default_rng(seed), threads=threads)
-    wanted = max(_MOST_EPOCHS, math.ceil(_LEAST_STEPS * config.batch_size / len(part)))
-    epochs = min(wanted, max(1, int(seconds / (pace * len(part)))))
+    enough, least = (math.ceil(steps * config.batch_size / len(part)) for steps in (_ENOUGH_STEPS, _LEAST_STEPS))
+    epochs = min(max(_MOST_EPOCHS, enough), max(least, int(seconds / (pace * len(part)))))
     train(module, inputs, loss_of, replace(config, epochs=epochs), order, threads=threads, after_epoch=keep_best)
     module.load_state_dict(weights)
 

@@ -4,4 +4,8 @@ Every step is a module with one function ``run(settings, *, ...)`` whose argumen
 that it writes, whole or not at all. A step touches nothing else but the URLs in the settings.
 
     bundle -> analyze -> optimize (parallel workers) -> convert -> benchmark -> select -> deploy
+
+A re-optimisation of a served model has first steps of its own, and then goes on as the line does:
+
+    snapshot -> revise -> analyze -> remake -> convert -> benchmark -> select -> deploy
 """

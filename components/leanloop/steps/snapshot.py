@@ -14,7 +14,7 @@ from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from leanloop.bundle import Bundle
+    from leanloop.bundle import Bundle, Split
     from leanloop.monitoring.snapshot import Schema
 
 
@@ -56,12 +56,18 @@ def run(settings: Settings, *, release: Release, since: float, champion: Path, s
 
 def _schema(bundle: Bundle) -> Schema:
     from leanloop.monitoring.snapshot import Schema
-    from leanloop.runtime import original_outputs
 
     calibration = bundle.split("calibration")
     ranges = {name: (float(values.min()), float(values.max())) for name, values in calibration.inputs.items()}
-    classes = None
-    if bundle.manifest.task == "classification":
-        answers = original_outputs(bundle, calibration.take(slice(0, 2)))[bundle.manifest.outputs[0]]
-        classes = answers.shape[-1] if answers.ndim > 1 and answers.shape[-1] > 1 else 2
-    return Schema(inputs=bundle.manifest.inputs, ranges=ranges, classes=classes)
+    return Schema(inputs=bundle.manifest.inputs, ranges=ranges, classes=_classes(bundle, calibration))
+
+
+def _classes(bundle: Bundle, samples: Split) -> int | None:
+    if bundle.manifest.task != "classification":
+        return None
+    if bundle.manifest.classes:
+        return len(bundle.manifest.classes)
+    from leanloop.runtime import original_outputs
+
+    answers = original_outputs(bundle, samples.take(slice(0, 2)))[bundle.manifest.outputs[0]]
+    return answers.shape[-1] if answers.ndim > 1 and answers.shape[-1] > 1 else 2

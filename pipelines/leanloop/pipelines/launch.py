@@ -107,7 +107,7 @@ def new_reoptimisation(
     incident: str | None = None,
     name: str | None = None,
 ) -> Run:
-    """Make the folder of a new re-optimisation of a served model, with its request.
+    """Make the folder of a new re-optimisation of a served model, with its request; its server must be running.
 
     Args:
         settings: With absolute paths.
@@ -117,8 +117,10 @@ def new_reoptimisation(
         incident: That the run shall end; kept in the request.
         name: Of the run; made up without it.
     """
+    # A server that this run started would be as slow and as confined as the run itself.
+    serving = settings.serving.model_copy(update={"autostart": False})
     arguments = {
-        "settings": settings.to_json(),
+        "settings": settings.model_copy(update={"serving": serving}).to_json(),
         "release": release.model_dump_json(),
         "since": since,
         "aim": aim,
