@@ -175,10 +175,11 @@ def deploy(
     choice: ServingChoice = CHOICE,
     capture: CaptureChoice | None = None,
     bake: timedelta | None = None,
+    incident: str | None = None,
 ) -> Promotion:
     """A rollout without a stage; its journal is beside the repository."""
     journal = Journal(repository.root.parent)
-    with journal.begin(spec.name, packages[-1].artifact_id) as rollout:
+    with journal.begin(spec.name, packages[-1].artifact_id, incident=incident) as rollout:
         rollout = journal.move(rollout, "validated")
         return promote(client, repository, journal, rollout, spec, packages, choice, capture, bake=bake)
 

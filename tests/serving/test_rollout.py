@@ -29,9 +29,9 @@ class Rollouts:
         self.parts = (triton.client, triton.repository, triton.journal)
         self.triton, self.spec = triton, spec
 
-    def deploy(self, *packages, choice=CHOICE, capture=None, bake=None):
+    def deploy(self, *packages, choice=CHOICE, capture=None, bake=None, incident=None):
         client, repository, _ = self.parts
-        return deploy(client, repository, self.spec, packages, choice, capture, bake)
+        return deploy(client, repository, self.spec, packages, choice, capture, bake, incident)
 
     def roll_back(self, **options):
         return roll_back(*self.parts, self.spec.name, "the test asks for it", **options)
@@ -164,10 +164,17 @@ def test_a_version_on_the_disk_is_promoted_by_its_number(rollouts, models):
     assert rollouts.states[-1] == "discarded"
 
 
+def test_what_a_person_promoted_waits_for_its_traffic(rollouts, models):
+    original = models.linear(1.0)
+    rollouts.deploy(original, models.linear(2.0), bake=BAKE)
+    assert enforce_deadlines(*rollouts.parts, datetime.now(UTC) + 100 * BAKE) == ()
+    assert (rollouts.answers, rollouts.states[-1]) == (2, "promoted")
+
+
 def test_without_a_verdict_the_deadline_decides(rollouts, models):
     original = models.linear(1.0)
     rollouts.deploy(original, models.linear(2.0))
-    rollouts.deploy(original, models.linear(3.0), bake=BAKE)
+    rollouts.deploy(original, models.linear(3.0), bake=BAKE, incident="drift")
     now = datetime.now(UTC)
     assert enforce_deadlines(*rollouts.parts, now) == ()
     assert rollouts.answers == 3

@@ -111,6 +111,7 @@ class Acts:
             state = "paged" if hindrance.final else "open"
             self._note(incident, state, f"no run: {hindrance.reason}", now)
             return
+        self._accept(incident)
         try:
             asked = self.runs.request(
                 incident.model,
@@ -125,6 +126,12 @@ class Acts:
             self._note(incident, "open", f"no run: {error.what} {error.value}", now)
             return
         self._note(incident, "acting", f"run {asked.id}", now)
+
+    def _accept(self, incident: Incident) -> None:
+        """End the champion's bake: it is not to blame, and nothing else can be rolled out until then."""
+        rollout = self.server.journal.serving(incident.model, incident.version)
+        if rollout is not None and rollout.state == "promoted":
+            self.server.accept(incident.model, f"not to blame: {incident.cause}")
 
     def _note(self, incident: Incident, state: str, note: str, now: float) -> None:
         if (incident.state, incident.note) != (state, note):

@@ -119,6 +119,9 @@ class Loop:
         probe = self.server.probe()
         alerts, blind = self._alerts()
         portraits = [self._look(watched, probe, alerts, now) for watched in self._follow().values()]
+        if probe.live:
+            for ended in self.server.end_overdue():
+                log.warning("%s: %s", ended, ended.reason)
         for run in self.runs.advance(now=now):
             log.info("run %s ended: %s", run.request.id, run.state)
             self.acts.ended(run, now=now)
@@ -190,6 +193,8 @@ class Loop:
         incident = self.incidents.observe(served.model, served.version, row, evidence, portrait.figures(), now=now)
         if incident is not None:
             self._act(incident, watch, now)
+        elif findings.baking and watch.windows >= self._settings.monitoring.of:
+            self.server.accept(served.model, f"{watch.windows} windows without a complaint")
         return portrait
 
     def _findings(self, watched: _Watched, alerts: tuple[ActiveAlert, ...] | None) -> Findings:

@@ -15,7 +15,7 @@ from leanloop.monitoring.served import Served
 from leanloop.monitoring.triton_metrics import VersionMetrics, read_metrics
 from leanloop.serving import ModelRepository, TritonClient, VersionHealth, check_golden, check_health, stack
 from leanloop.serving.journal import Journal, Rollout
-from leanloop.serving.rollout import Mended, finish_bake, recover, roll_back
+from leanloop.serving.rollout import Mended, enforce_deadlines, finish_bake, recover, roll_back
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,11 @@ class Server:
         """End the champion's bake; see `leanloop.serving.rollout.finish_bake`."""
         with self._client() as client:
             return finish_bake(client, self.repository, self.journal, model, reason)
+
+    def end_overdue(self) -> tuple[Rollout, ...]:
+        """End rollouts that no verdict came for in time; see `leanloop.serving.rollout.enforce_deadlines`."""
+        with self._client() as client:
+            return enforce_deadlines(client, self.repository, self.journal)
 
     def recover(self) -> tuple[Mended, ...]:
         """Finish or undo rollouts that a crash interrupted."""

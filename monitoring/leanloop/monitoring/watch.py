@@ -53,10 +53,8 @@ class Flags:
     @classmethod
     def of(cls, verdict: WindowVerdict, broken: int) -> Flags:
         """Of a verdict, and of the records that could not be judged."""
-        clipping = [seen.state == "drifting" for seen in verdict.clipping if seen.state != "unknown"]
-        drifts = verdict.drift.drifts
         return cls(
-            inputs=drifts if drifts is None else drifts or any(clipping),
+            inputs=verdict.inputs_drift,
             estimate=_falls(verdict.estimate.state),
             agreement=_falls(verdict.agreement.state),
             broken=broken > _BROKEN_SHARE * (verdict.samples + broken),

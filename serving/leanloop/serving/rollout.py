@@ -183,6 +183,8 @@ def enforce_deadlines(
 ) -> tuple[Rollout, ...]:
     """End rollouts that no verdict came for in time: inconclusive ones are discarded, promoted ones rolled back.
 
+    What a person promoted waits for its traffic as long as it takes: only what an incident led to is rolled back.
+
     Args:
         client: Of the server that reads the repository.
         repository: Where it reads.
@@ -200,7 +202,7 @@ def enforce_deadlines(
                 continue
             if rollout.state == "inconclusive":
                 ended.append(journal.move(rollout, "discarded", "no verdict until its deadline"))
-            elif rollout.state == "promoted":
+            elif rollout.state == "promoted" and rollout.incident is not None:
                 ended.append(roll_back(client, repository, journal, model, "no verdict until its deadline"))
     return tuple(ended)
 

@@ -15,6 +15,9 @@ from leanloop.monitoring.judge.drift import WindowDrift, judge_window
 from leanloop.monitoring.judge.estimate import Estimate, Falling
 from leanloop.monitoring.judge.features import Arrays, finite, flat, probabilities
 
+_CLIPPING_SHARE = 0.1
+"""Of the level: clipping is asked beside drift, and must not double its false alarms."""
+
 
 @dataclass(frozen=True)
 class ParentAnswers:
@@ -102,7 +105,10 @@ def judge(
         samples=len(output),
         broken=int((~whole).sum()),
         drift=judge_window(baseline.reference, kept, answers, level=level),
-        clipping=tuple(seen.judge(name, kept[name], level=level) for name, seen in baseline.ranges.items()),
+        clipping=tuple(
+            seen.judge(name, kept[name], level=_CLIPPING_SHARE * level / len(baseline.ranges))
+            for name, seen in baseline.ranges.items()
+        ),
         agreement=agreement,
         accuracy=accuracy,
         accuracy_state=accuracy_state(accuracy, baseline.accuracy, level=level, max_drop=max_drop),

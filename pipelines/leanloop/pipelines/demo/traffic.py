@@ -145,8 +145,10 @@ class Traffic:
 
     def _draw(self, shift: Shift, severity: int, count: int) -> Iterator[tuple[np.ndarray, int]]:
         classes = self._samples.classes
+        # A round draws without replacement: no more than there is, of the top class either.
+        most = min(_ROUND, int((classes == 0).sum()) if shift == "class-mix" else len(classes))
         while count > 0:
-            rows = drawn(classes, min(_ROUND, count), shift, severity, self._rng)
+            rows = drawn(classes, min(most, count), shift, severity, self._rng)
             images = shifted(self._samples.images[rows], shift, severity, self._rng)
             yield from zip(images, classes[rows].tolist(), strict=True)
             count -= len(rows)
