@@ -83,13 +83,13 @@ class Models:
     ) -> Package:
         """``y = scale * x @ W``, with golden answers of ``claims`` where that is another scale.
 
-        A slow one also looks at a million numbers, for nothing.
+        A slow one also looks at millions of numbers, for nothing.
         """
         folder = self._folder()
         weights = np.arange(12, dtype=np.float32).reshape(4, 3)
         work = [
             helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
-            helper.make_node("Expand", ["sum", "million"], ["many"]),
+            helper.make_node("Expand", ["sum", "millions"], ["many"]),
             helper.make_node("ReduceMin", ["many"], ["least"], keepdims=0),
             helper.make_node("Sub", ["least", "sum"], ["nothing"]),
             helper.make_node("Add", ["product", "nothing"], ["y"]),
@@ -99,7 +99,7 @@ class Models:
             [helper.make_node("MatMul", ["x", "W"], ["product" if slow else "y"]), *(work if slow else [])],
             [("x", TensorProto.FLOAT, [4])],
             [("y", TensorProto.FLOAT, [3])],
-            [("W", weights * np.float32(scale)), *([("million", np.array([1_000_000]))] if slow else [])],
+            [("W", weights * np.float32(scale)), *([("millions", np.array([3_000_000]))] if slow else [])],
         )
         answers = QUERIES @ weights * np.float32(scale if claims is None else claims)
         golden = golden_of({"x": QUERIES}, {"y": answers})

@@ -31,7 +31,7 @@ _CLOSE = 0.05
 class ShadowLimits(Record):
     """What a challenger must keep to."""
 
-    p50_ratio: float = Field(1.1, gt=0, description="its median latency over the champion's")
+    p50_ratio: float = Field(1.25, gt=0, description="its median latency over the champion's")
     p99_ratio: float = Field(1.5, gt=0, description="its 99th percentile over the champion's")
     agreement: float = Field(0.9, ge=0, le=1, description="share of requests that it answers as the reference does")
     requests: int = Field(100, ge=1, description="captured requests below which nothing is concluded")
