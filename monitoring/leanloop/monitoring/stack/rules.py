@@ -7,6 +7,8 @@ matters, and in a short one, which says that it still goes on.
 Latency is judged by slices of time, since Triton tells quantiles and no histogram: a slice is slow when the 99th
 percentile of the last minute's requests, with queueing, is above the objective. What was not seen counts as not slow:
 a release that has just been loaded must be slow for a while before anybody is called.
+
+Nothing is told about a version that another has taken over from: it is loaded still, but answers health checks alone.
 """
 
 from __future__ import annotations
@@ -79,6 +81,9 @@ _SUMMARY_SECONDS = 60.0
 _MIN_REQUESTS = 20
 """In that time: the 99th percentile of fewer is the slowest one, and says nothing."""
 
+_CHECKS_SHARE = 0.5
+"""More of the requests than this are not the monitor's own checks, one per tick."""
+
 _MIN_FAILURES = 10
 """In the long window: fewer say nothing about a rate."""
 
@@ -102,7 +107,7 @@ def rule_groups(settings: MonitoringSettings, interval: float) -> dict[str, Any]
         interval: Seconds between two evaluations.
     """
     rules = [
-        *_latency_records(settings.slo, interval),
+        *_latency_records(settings, interval),
         *_error_records(settings.slo, interval),
         *_burn_alerts("LatencyBudgetBurn", "latency", settings.slo, interval),
         *_burn_alerts("ErrorBudgetBurn", "error", settings.slo, interval),
@@ -117,14 +122,18 @@ def _seconds(window: str, slo: SloSettings, interval: float) -> float:
     return max(WINDOW_SECONDS[window] * slo.window_scale, LOOKS_PER_WINDOW * interval)
 
 
-def _latency_records(slo: SloSettings, interval: float) -> Iterator[dict[str, Any]]:
-    slowest_us = slo.latency_p99_ms * 1e3
+def _latency_records(settings: MonitoringSettings, interval: float) -> Iterator[dict[str, Any]]:
+    slo = settings.slo
+    enough = max(_MIN_REQUESTS, _SUMMARY_SECONDS / settings.tick_seconds / _CHECKS_SHARE)
     minute = duration(max(_SUMMARY_SECONDS, LOOKS_PER_WINDOW * interval))
     quantile = 'nv_inference_request_summary_us{quantile="0.99"}'
     yield {
+        "record": "leanloop:latency_known",
+        "expr": f"sum {_BY} (increase(nv_inference_request_success[{minute}])) >= bool {enough:g}",
+    }
+    yield {
         "record": "leanloop:latency_slow",
-        "expr": f"(max {_BY} ({quantile}) > bool {slowest_us:g}) * on (model, version) "
-        f"(sum {_BY} (increase(nv_inference_request_success[{minute}])) >= bool {_MIN_REQUESTS})",
+        "expr": f"(max {_BY} ({quantile}) > bool {slo.latency_p99_ms * 1e3:g}) * leanloop:latency_known",
     }
     for window in WINDOW_SECONDS:
         seconds = _seconds(window, slo, interval)
@@ -152,24 +161,26 @@ def _error_records(slo: SloSettings, interval: float) -> Iterator[dict[str, Any]
         }
 
 
-def _burn_alerts(name: str, kind: str, slo: SloSettings, interval: float) -> Iterator[dict[str, Any]]:
-    for severity in ("page", "ticket"):
-        conditions = []
-        for burn in BURNS:
-            if burn.severity == severity:
-                enough = f" and leanloop:failed_requests:{burn.long} >= {_MIN_FAILURES}" if kind == "error" else ""
-                conditions.append(
-                    f"(leanloop:{kind}_burn_rate:{burn.long} > {burn.factor:g} "
-                    f"and leanloop:{kind}_burn_rate:{burn.short} > {burn.factor:g}{enough})"
-                )
+def _burn_alerts(
+    name: str, kind: Literal["latency", "error"], slo: SloSettings, interval: float
+) -> Iterator[dict[str, Any]]:
+    for severity, recently in (("page", "5m"), ("ticket", "30m")):
+        pairs = " or ".join(_burning(kind, burn) for burn in BURNS if burn.severity == severity)
+        still = "leanloop:latency_known == 1" if kind == "latency" else f"leanloop:failed_requests:{recently} > 0"
         yield _alert(
             name,
-            " or ".join(conditions),
+            f"({pairs}) and {still}",
             severity,
             f"{{{{ $labels.model }}}} version {{{{ $labels.version }}}}: the {kind} budget burns "
             "{{ $value | humanize }} times as fast as it lasts",
             keep=_seconds("5m", slo, interval),
         )
+
+
+def _burning(kind: Literal["latency", "error"], burn: Burn) -> str:
+    rate = f"leanloop:{kind}_burn_rate"
+    enough = f" and leanloop:failed_requests:{burn.long} >= {_MIN_FAILURES}" if kind == "error" else ""
+    return f"({rate}:{burn.long} > {burn.factor:g} and {rate}:{burn.short} > {burn.factor:g}{enough})"
 
 
 def _judged_alerts(slo: SloSettings, interval: float) -> Iterator[dict[str, Any]]:
