@@ -1,8 +1,8 @@
 """The loop: it looks, judges, understands, acts; again and again.
 
-One look (`Loop.tick`) collects what was captured, judges the windows that are full, asks the server and Prometheus, puts
-what was found into the words of the diagnosis table, and does what the table says. All that must not be forgotten is in
-the database: a service that is killed goes on where it was.
+One look (`Loop.tick`) collects what was captured, judges the windows that are full, asks the server and Prometheus,
+puts what was found into the words of the diagnosis table, and does what the table says. All that must not be forgotten
+is in the database: a service that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from leanloop.monitoring.prometheus import ActiveAlert, firing_alerts
 from leanloop.monitoring.runs import Runs
 from leanloop.monitoring.served import Served, read_baseline, read_served
 from leanloop.monitoring.server import Probe, Server
+from leanloop.monitoring.stack.timing import LOOKS_PER_WINDOW, SHORTEST_WINDOW_SECONDS, scrape_seconds
 from leanloop.monitoring.traffic import Traffic
 from leanloop.monitoring.view import LoopView
 from leanloop.monitoring.watch import ReleaseWatch, taken_rows
@@ -78,6 +79,11 @@ class Loop:
         self.server = Server(settings)
         self.acts = Acts(self.server, self.incidents, self.runs, settings.monitoring.trigger)
         self._watched: dict[str, _Watched] = {}
+        slo = settings.monitoring.slo
+        # A run's own load is forgotten when the shortest alerting window has passed, and one evaluation.
+        self._burn_seconds = max(SHORTEST_WINDOW_SECONDS * slo.window_scale, LOOKS_PER_WINDOW * scrape_seconds(slo))
+        self._burn_seconds += 2 * scrape_seconds(slo)
+        self._portraits: dict[str, Portrait] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
         self.view = LoopView()
@@ -118,7 +124,9 @@ class Loop:
         self._collector.collect()
         probe = self.server.probe()
         alerts, blind = self._alerts()
-        portraits = [self._look(watched, probe, alerts, now) for watched in self._follow().values()]
+        for model, watched in self._follow().items():
+            if not self.server.journal.interrupted(model):
+                self._portraits[model] = self._look(watched, probe, alerts, now)
         if probe.live:
             for ended in self.server.end_overdue():
                 log.warning("%s: %s", ended, ended.reason)
@@ -139,7 +147,7 @@ class Loop:
             lag_seconds=done.lag_seconds(now),
             runs=states,
             run="" if under_way is None else under_way.request.id,
-            models=tuple(portray(one, self.incidents) for one in portraits),
+            models=tuple(portray(one, self.incidents) for _, one in sorted(self._portraits.items())),
         )
         return self.view
 
@@ -152,6 +160,8 @@ class Loop:
     def _follow(self) -> dict[str, _Watched]:
         """Watch what serves now: a release that is new gets a watch of its own."""
         for model in self.models():
+            if self.server.journal.interrupted(model):
+                continue  # what serves is just being switched
             served = read_served(self.server.repository, self._workspace.store, model)
             known = self._watched.get(model)
             if served is not None and (known is None or known.served.key != served.key):
@@ -186,7 +196,7 @@ class Loop:
         if answered and watched.ticks % _GOLDEN_EVERY == 0:
             watched.right = self.server.answers_rightly(served)
         watched.ticks += 1
-        findings = self._findings(watched, alerts)
+        findings = self._findings(watched, alerts, now)
         evidence = evidence_of(findings, self._settings.monitoring.trigger, now)
         row = diagnose(evidence)
         portrait = Portrait(served, watch, watched.traffic, probe, findings, evidence, row)
@@ -197,7 +207,7 @@ class Loop:
             self.server.accept(served.model, f"{watch.windows} windows without a complaint")
         return portrait
 
-    def _findings(self, watched: _Watched, alerts: tuple[ActiveAlert, ...] | None) -> Findings:
+    def _findings(self, watched: _Watched, alerts: tuple[ActiveAlert, ...] | None, now: float) -> Findings:
         served, watch = watched.served, watched.watch
         rollout = self.server.rollout(served)
         burns = (
@@ -205,7 +215,7 @@ class Loop:
             if alerts is None
             else any((alert.name, alert.model) == (LATENCY_ALERT, served.model) for alert in alerts)
         )
-        if self.runs.under_way() is not None:
+        if self._beside_a_run(now):
             # Our own run takes from the server's cores: that is no reason for another.
             burns = None
         since = watch.drifting_since
@@ -227,6 +237,11 @@ class Loop:
             agreement=watch.agreement,
             revision_refused=self._revision_refused(served.model, served.version),
         )
+
+    def _beside_a_run(self, now: float) -> bool:
+        """Whether a run is under way, or was so lately that alerts may still be about its load."""
+        last = next(iter(self.runs.entries(most=1)), None)
+        return last is not None and (last.ended is None or now < last.ended + self._burn_seconds)
 
     def _revision_refused(self, model: str, version: int) -> bool:
         """Whether the newest fine-tuning for this release was refused."""
