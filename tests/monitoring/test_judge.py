@@ -18,7 +18,7 @@ from leanloop.monitoring.judge import (
     live_accuracy,
     wilson,
 )
-from leanloop.monitoring.judge.distribution import Distribution
+from leanloop.monitoring.judge.distribution import Distribution, calibrated_size, sorted_quantile
 from leanloop.monitoring.judge.features import probabilities
 from leanloop.monitoring.judge.mmd import KernelTest
 
@@ -88,6 +88,17 @@ def test_p_values_of_the_kernel_test_are_uniform_without_drift() -> None:
         assert np.mean(np.array(p_values) <= level) == pytest.approx(
             level, abs=3.5 * np.sqrt(level * (1 - level) / len(p_values))
         )
+
+
+@given(st.integers(1, 100_000))
+def test_windows_of_about_one_size_share_a_calibration_that_is_not_too_strict(window: int) -> None:
+    assert 0.95 * window <= calibrated_size(window) <= window
+    assert len({calibrated_size(size) for size in range(475, 500)}) <= 2
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(0, 1))
+def test_a_quantile_of_what_is_in_order_is_numpys(values: list[float], share: float) -> None:
+    assert sorted_quantile(np.sort(values), share) == pytest.approx(np.quantile(values, share), abs=1e-12)
 
 
 @pytest.mark.parametrize("classes", [False, True])

@@ -17,6 +17,7 @@ from typing import Literal, Self
 import numpy as np
 
 from leanloop.core.contracts import Interval
+from leanloop.monitoring.judge.distribution import calibrated_size
 from leanloop.monitoring.judge.features import flat, probabilities
 
 Falling = Literal["ok", "falling", "unknown"]
@@ -123,6 +124,7 @@ class Calibration:
 
     def _null(self, window: int) -> np.ndarray:
         """How far the estimates of drawn windows lie from that of a reference drawn anew, [draws]."""
+        window = calibrated_size(window)
         if window not in self._nulls:
             # The seed is the size: the same window is always judged in the same way.
             rng, count = np.random.default_rng(window), len(self.reference)

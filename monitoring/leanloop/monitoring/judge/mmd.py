@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from leanloop.monitoring.judge.distribution import calibrated_size, sorted_quantile
+
 ROWS = 1_500
 """Of the reference, at most: all pairs of them are compared."""
 
@@ -58,7 +60,7 @@ class KernelTest:
 
     def size(self, window: int) -> int:
         """How many rows of a window are looked at: with few reference rows, not all, so that splits are possible."""
-        return min(window, LARGEST, len(self.rows) // 3)
+        return min(calibrated_size(window), LARGEST, len(self.rows) // 3)
 
     def distance(self, coordinates: np.ndarray) -> float:
         """How far a window, [samples, coordinates], lies from the reference, between 0 and 1."""
@@ -81,7 +83,7 @@ class KernelTest:
 
     def threshold(self, window: int, level: float) -> float:
         """The distance whose p-value is ``level`` at this window size."""
-        return float(np.quantile(self._null(window), 1 - level))
+        return sorted_quantile(self._null(window), 1 - level)
 
     def _kernel(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         return np.asarray(np.exp(_squared_distances(left, right) / (-2 * self.width**2)))
