@@ -77,7 +77,7 @@ def test_a_second_rollout_is_refused_and_told_of_the_first(journal):
         journal.begin("m", "a2"),
     ):
         pass
-    with journal.begin("m", "a3") as rollout, journal.begin("other", "b1"):
+    with journal.begin("m", "a3", incident="drift") as rollout, journal.begin("other", "b1"):
         rollout = journal.move(rollout, "validated")
         rollout = journal.move(rollout, "promoting", version=3)
     with pytest.raises(ServingError, match="version 3"), journal.begin("m", "a4"):
@@ -88,6 +88,16 @@ def test_a_second_rollout_is_refused_and_told_of_the_first(journal):
     journal.move(rollout, "baked")
     with journal.begin("m", "a4") as rollout:
         assert rollout.number == 3
+
+
+def test_what_a_person_promoted_gives_way_to_the_next(tmp_path):
+    journal = Journal(tmp_path)
+    with journal.begin("m", "a1") as rollout:
+        for state in ("validated", "promoting", "promoted"):
+            rollout = journal.move(rollout, state)
+    with journal.begin("m", "a2"):
+        first, second = journal.history("m")
+        assert (first.state, second.state) == ("baked", "staged")
 
 
 def test_an_inconclusive_rollout_gives_way(journal):

@@ -13,7 +13,7 @@ from leanloop.core.workspace import Workspace
 from leanloop.monitoring.judge.features import Arrays
 from leanloop.monitoring.served import Served
 from leanloop.monitoring.triton_metrics import VersionMetrics, read_metrics
-from leanloop.serving import ModelRepository, TritonClient, VersionHealth, check_golden, check_health, stack
+from leanloop.serving import ModelRepository, TritonClient, VersionHealth, check_health, check_roughly, stack
 from leanloop.serving.journal import Journal, Rollout
 from leanloop.serving.rollout import Mended, enforce_deadlines, finish_bake, recover, roll_back
 
@@ -68,13 +68,7 @@ class Server:
             if not client.is_serving(served.model, served.version):
                 return None
             try:
-                check_golden(
-                    client,
-                    served.model,
-                    golden,
-                    batch_size=served.config.choice.max_batch_size,
-                    version=served.version,
-                )
+                check_roughly(client, served.model, golden, version=served.version)
             except ServingError:
                 return False
             return True

@@ -258,6 +258,9 @@ class Journal:
                 self.move(rollout, "discarded", "the process that staged it ended")
             elif rollout.state in INTERRUPTED:
                 raise _busy(rollout, rollout.model, "Finish or undo it: `leanloop serve down`, then `serve up`.")
+            elif rollout.state == "promoted" and rollout.incident is None:
+                # A person's own release, which nobody may ever have watched: the next one decides.
+                self.move(rollout, "baked", "a later rollout takes its place")
             elif rollout.state == "promoted":
                 accept = f"`leanloop promote {rollout.version}`"
                 raise _busy(
