@@ -16,6 +16,9 @@ from leanloop.core.settings import Name
 CHAMPION = "champion"
 """Folder among the candidates of a re-optimisation, with ``champion.json`` and the artifact's files."""
 
+DATA = "data.npz"
+"""Of a snapshot: its samples."""
+
 
 class Snapshot(FileContract):
     """``snapshot.json``: recent live samples of one model, checked, and their labels where these are known.

@@ -218,6 +218,52 @@ def deploy(
 
 
 @component
+def replace(
+    settings: str,
+    incident: str,
+    code_version: str,
+    snapshot: Input[Artifact],
+    bundle: Input[Artifact],
+    analysis: Input[Artifact],
+    artifacts: Input[Model],
+    benchmark: Input[Artifact],
+    verdict: Input[Artifact],
+    release: Output[Artifact],
+) -> None:
+    """Deploy beside live traffic: first the new version answers captured requests in the shadow of the one that serves.
+
+    Args:
+        settings: Settings as JSON.
+        incident: Why; empty when a person asked.
+        code_version: Version of leanloop, for cache keys.
+        snapshot: Of the snapshot component.
+        bundle: Of the revise component.
+        analysis: Of the analyze component.
+        artifacts: Of the convert component.
+        benchmark: Of the benchmark component.
+        verdict: Of the select component.
+        release: release.json, metrics.json and report.html.
+    """
+    from pathlib import Path
+
+    from leanloop.core.loop_contracts import DATA
+    from leanloop.core.settings import Settings
+    from leanloop.steps import deploy as step
+
+    step.run(
+        Settings.from_json(settings),
+        bundle=Path(bundle.path),
+        analysis=Path(analysis.path),
+        artifacts=Path(artifacts.path),
+        benchmark=Path(benchmark.path),
+        verdict=Path(verdict.path),
+        release=Path(release.path),
+        captured=Path(snapshot.path) / DATA,
+        incident=incident or None,
+    )
+
+
+@component
 def snapshot(
     settings: str,
     release: str,

@@ -102,7 +102,9 @@ def run(
                 bake = None if capture is None else _bake(settings)
                 promotion = promote(client, models, journal, rollout, spec, packages, choice, capture, bake=bake)
                 progress(4, STAGES, "measuring what is served")
-                served = _measure(client, opened, settings, tuple(sorted({1, promotion.version})))
+                served = _measure(
+                    client, opened, settings, tuple(sorted({1, promotion.version})), live=captured is not None
+                )
 
         champion = chosen[-1]
         record = Release(
@@ -170,11 +172,14 @@ def _artifact(artifacts: Artifacts, identity: str) -> Artifact:
 
 
 def _measure(
-    client: TritonClient, bundle: Bundle, settings: Settings, versions: tuple[int, ...]
+    client: TritonClient, bundle: Bundle, settings: Settings, versions: tuple[int, ...], *, live: bool
 ) -> tuple[ServedMeasurement, ...]:
     from leanloop.serving import compare_served
 
     loads = {(settings.goal.batch_size, settings.goal.concurrency), (max(settings.measured_batch_sizes), 1), (1, 8)}
+    if live:
+        # Requests of others wait while we measure: one client, and the goal's batch.
+        loads = {(settings.goal.batch_size, 1)}
     served: list[ServedMeasurement] = []
     for batch_size, concurrency in sorted(loads):
         if batch_size > settings.serving.max_batch_size:

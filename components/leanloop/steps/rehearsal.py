@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leanloop.core.contracts import Artifact, ServingChoice
-from leanloop.core.errors import DataError, ServingError
+from leanloop.core.errors import DataError, RefusedError, ServingError
 from leanloop.core.events import progress
 from leanloop.core.settings import Settings
 
@@ -94,7 +94,8 @@ def rehearse(
         The rollout, and the instances and batching that were best.
 
     Raises:
-        ServingError: The new version does not pass, or nobody can tell.
+        RefusedError: The new version is slower or answers otherwise in the shadow, or nobody can tell.
+        ServingError: It does not load, or does not give its golden answers.
     """
     from leanloop.serving import stage, tune
 
@@ -161,13 +162,13 @@ def _shadow(
     rollout = journal.move(rollout, "shadowed", result.reason, shadow=result)
     if result.outcome == "inconclusive":
         journal.move(rollout, "inconclusive", result.reason, deadline=datetime.now(UTC) + _HOLD)
-        raise ServingError(
+        raise RefusedError(
             f"The shadow could not tell whether the new version is as good: {result.reason}.",
             where=str(rollout),
             fix="Deploy again when more requests were captured; what served before serves on.",
         )
     if not result.passed:
-        raise ServingError(
+        raise RefusedError(
             f"The shadow refused the new version: {result.reason}.",
             where=str(rollout),
             fix="What served before serves on.",

@@ -62,8 +62,8 @@ class _File:
 class Feed:
     """Cuts the captured rows of one model version into windows.
 
-    A window is whole when it has ``size`` rows. One that does not fill in time is given as it is, so that sparse traffic
-    is looked at, too; whether it suffices is for the judgement to say.
+    A window is whole when it has ``size`` rows. One that does not fill in time is given as it is, so that sparse
+    traffic is looked at, too; whether it suffices is for the judgement to say.
 
     Attributes:
         root: Folder of the rows of all models.

@@ -22,13 +22,12 @@ import pyarrow.parquet as pq
 
 from leanloop.core.errors import DataError
 from leanloop.core.files import atomic_folder, digest_file
-from leanloop.core.loop_contracts import Snapshot
+from leanloop.core.loop_contracts import DATA, Snapshot
 from leanloop.core.names import check_name
 from leanloop.core.settings import InputSpec
 from leanloop.monitoring.collect import tensor_of
 from leanloop.monitoring.labels import Labels
 
-FILE = "data.npz"
 MOST_RECORDS = 6_000
 SOURCE_SHARE = 0.25
 
@@ -108,7 +107,7 @@ def take_snapshot(
     with atomic_folder(destination) as folder:
         label = np.array([row.label for row in kept], np.float64)
         np.savez(
-            folder / FILE,
+            folder / DATA,
             allow_pickle=False,
             label=label,
             time=np.array([row.time for row in kept], np.float64),
@@ -125,7 +124,7 @@ def take_snapshot(
             labelled=int(np.isfinite(label).sum()),
             quarantined=dict(sorted(quarantined.items())),
             sources=dict(sorted(Counter(source_of(row.request_id) for row in kept).items())),
-            digest=digest_file(folder / FILE),
+            digest=digest_file(folder / DATA),
         )
         snapshot.save(folder)
     return snapshot

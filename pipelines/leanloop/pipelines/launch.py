@@ -124,9 +124,10 @@ def new_reoptimisation(
         "release": release.model_dump_json(),
         "since": since,
         "aim": aim,
+        "incident": incident or "",
         "code_version": code_version(),
     }
-    beside = {"pipeline": "reoptimize", "incident": incident, "cores": spare_cores(release.choice)}
+    beside = {"pipeline": "reoptimize", "cores": spare_cores(release.choice)}
     return _new(settings, name, {**beside, **arguments})
 
 

@@ -24,7 +24,6 @@ def main(folder: Path) -> None:
     """Run the pipeline of ``request.json``; write ``outputs.json`` when all of it succeeded."""
     request = read_json(folder / "request.json")
     pipeline = PIPELINES[request.pop("pipeline")]
-    request.pop("incident", None)
     if cores := request.pop("cores", None):
         os.nice(_NICE)
         os.sched_setaffinity(0, cores)

@@ -13,16 +13,18 @@ def reoptimize(
     release: str,
     since: float,
     aim: str,
+    incident: str,
     code_version: str,
     image: str = components.IMAGE,
 ) -> dsl.Artifact:
-    """Snapshot -> revise -> analyze -> remake -> convert -> benchmark -> select -> deploy.
+    """Snapshot -> revise -> analyze -> remake -> convert -> benchmark -> select -> replace.
 
     Args:
         settings: `leanloop.core.settings.Settings` as JSON, paths absolute.
         release: What serves: `leanloop.core.contracts.Release` as JSON.
         since: Unix time of the oldest request that counts as fresh.
         aim: What must get better: accuracy (learns from labels), agreement (with the parent) or latency.
+        incident: That it shall end; empty when a person asked.
         code_version: Version of leanloop; part of every cache key.
         image: Container image of every step, best by digest.
 
@@ -66,9 +68,11 @@ def reoptimize(
         artifacts=artifacts.output,
         benchmark=benchmark.output,
     )
-    better = components.deploy(
+    better = components.replace(
         settings=settings,
+        incident=incident,
         code_version=code_version,
+        snapshot=snapshot.outputs["snapshot"],
         bundle=bundle.output,
         analysis=analysis.output,
         artifacts=artifacts.output,
