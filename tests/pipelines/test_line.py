@@ -18,7 +18,7 @@ from leanloop.pipelines.local import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("bundle", "analyze", "optimize", "convert", "benchmark", "select", "deploy")
-REPAIR = ("snapshot", "revise", "analyze", "remake", "convert", "benchmark", "select", "deploy")
+REPAIR = ("snapshot", "revise", "analyze", "remake", "convert", "benchmark", "select", "replace")
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ def test_golden(name: str, tmp_path: Path) -> None:
 def test_a_repair_has_the_steps_of_the_line_after_its_own(repair: dict[str, Any], spec: dict[str, Any]) -> None:
     names = {name for name, (_, component) in tasks_of(repair).items() if "dag" not in component}
     assert names == set(REPAIR)
-    own = {"remake": "optimize", "revise": "bundle"}
+    own = {"remake": "optimize", "revise": "bundle", "replace": "deploy"}
     renamed = {(own.get(a, a), own.get(b, b)) for a, b in collapsed_edges(repair) if a != "snapshot"}
     assert renamed == collapsed_edges(spec)
 
 
 def test_a_repair_is_steered_by_no_condition_and_looks_at_live_traffic_each_time(repair: dict[str, Any]) -> None:
     cached = {name for name, (task, _) in tasks_of(repair).items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {"snapshot", "benchmark", "deploy"}.isdisjoint(cached)
+    assert {"snapshot", "benchmark", "replace"}.isdisjoint(cached)
     assert all("triggerPolicy" not in task for task, _ in tasks_of(repair).values())
 
 
