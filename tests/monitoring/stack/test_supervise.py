@@ -42,6 +42,8 @@ class Running:
         self.settings = stack_settings(folder / "workspace", slo={"window_scale": 0.1})
         self.workspace = Workspace(self.settings)
         self.project = folder
+        self.params = folder / "params.yaml"
+        self.params.write_text(self.settings.to_json())
 
     def up(self) -> dict[str, stack.ProgramStatus]:
         return {program.name: program for program in stack.up(self.settings, self.project)}
@@ -130,10 +132,8 @@ def test_other_settings_than_the_running_ones_are_refused(running: Running) -> N
 
 
 def test_the_commands_tell_the_same(running: Running) -> None:
-    params = running.project / "params.yaml"
-    params.write_text(running.settings.to_json())
     for command in ("up", "status"):
-        said = CliRunner().invoke(app, [command, "--params", str(params)], env={"COLUMNS": "120"})
+        said = CliRunner().invoke(app, [command, "--params", str(running.params)], env={"COLUMNS": "120"})
         assert said.exit_code == 0, said.output
         assert said.output.count("answers") == len(NAMES)
         assert all(f"{program.pid} " in said.output for program in running.programs().values())
@@ -161,6 +161,7 @@ def test_a_killed_triton_comes_back(running: Running, whom: str) -> None:
     keeper = running.programs()["triton"].pid
     assert keeper is not None
     os.kill(before.pid if whom == "the server" else keeper, signal.SIGKILL)
+    until(lambda: before.process.find() is None)
     # A deploy that comes now waits for it, and starts none of its own.
     after = serving_stack.up(running.settings.serving, running.workspace.serving)
     assert after.pid != before.pid
@@ -189,7 +190,7 @@ def test_down_ends_exactly_ours(running: Running) -> None:
     assert unharmed
     assert running.programs() == {}
     assert not stack.down(running.settings)
-    said = CliRunner().invoke(app, ["status", "--params", str(running.project / "params.yaml")])
+    said = CliRunner().invoke(app, ["status", "--params", str(running.params)])
     assert said.exit_code == 1
     assert "No stack of this workspace is running" in said.output
     # Nobody keeps Triton up any more: it can be started and ended by hand again.
