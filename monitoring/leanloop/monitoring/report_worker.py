@@ -122,7 +122,9 @@ def _write_quality(path: Path, sides: dict[str, dict[str, np.ndarray]]) -> bool:
         for columns in (sides["reference"], sides["current"])
         for known in (columns["target"] >= 0,)
     )
-    _write_html(path, Report([ClassificationQuality(conf_matrix=True, include_tests=False)]).run(current, reference), [])
+    _write_html(
+        path, Report([ClassificationQuality(conf_matrix=True, include_tests=False)]).run(current, reference), []
+    )
     return True
 
 
