@@ -34,8 +34,8 @@ def counts(found: tuple[Split | None, np.ndarray]) -> tuple[int, int]:
         ("train", 30, 100, (30, 100)),
         ("calibration", 500, 100, (100, 100)),
         ("calibration", 50, 100, (50, 50)),
-        ("validation", 5_000, 100, (1_000, 100)),
-        ("validation", 5_000, 2_000, (2_000, 2_000)),
+        ("validation", 9_000, 100, (5_000, 100)),
+        ("validation", 9_000, 6_000, (6_000, 6_000)),
         ("validation", 250, 100, (250, 100)),
     ],
 )
@@ -44,9 +44,9 @@ def test_old_and_fresh_are_mixed_as_the_split_needs(name: str, old: int, fresh: 
 
 
 def test_the_golden_samples_of_a_larger_revision_hold_those_of_a_smaller() -> None:
-    old = Split("validation", {"x": np.arange(3_000, dtype=np.float32)}, None)
+    old = Split("validation", {"x": np.arange(9_000, dtype=np.float32)}, None)
     golden = []
-    for count in (10, 2_000):
+    for count in (10, 6_000):
         mixed, fresh = mix("validation", old, Split("validation", {"x": np.full(count, -1, np.float32)}, None))
         assert mixed is not None
         golden.append(set(mixed.inputs["x"][~fresh].tolist()))

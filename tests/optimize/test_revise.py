@@ -103,7 +103,7 @@ def test_random_labels_are_refused(bundle: Bundle, fresh: Fresh, asked: Settings
 
 
 def test_without_labels_the_weights_stay_and_the_parent_tells(
-    bundle: Bundle, fresh: Fresh, asked: Settings, tmp_path: Path
+    bundle: Bundle, fresh: Fresh, asked: Settings, child: Child, tmp_path: Path
 ) -> None:
     unlabelled = Fresh(fresh.inputs, np.full(len(fresh.labels), np.nan), fresh.requests)
     revise(bundle, unlabelled, tmp_path / "bundle", aim="agreement", settings=asked, seconds=1, threads=1, child=child)
@@ -132,7 +132,7 @@ def test_too_few_labels_are_said(bundle: Bundle, fresh: Fresh, asked: Settings, 
 
 
 def test_a_revision_of_a_revision_keeps_the_older_samples(
-    revised: Bundle, fresh: Fresh, asked: Settings, tmp_path: Path
+    revised: Bundle, fresh: Fresh, asked: Settings, child: Child, tmp_path: Path
 ) -> None:
     revise(revised, fresh, tmp_path / "bundle", aim="agreement", settings=asked, seconds=1, threads=1, child=child)
     manifest = Bundle(tmp_path / "bundle").manifest

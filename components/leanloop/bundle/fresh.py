@@ -5,7 +5,7 @@ newest file is what the model must learn, the owner's data and older files are w
 
     train          all fresh, and four times as many old ones, at most 12,000
     calibration    as many fresh as old
-    validation     all fresh (*recent*), and as many of the owner's, 1,000 at least where there are (*golden*)
+    validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
     test           the owner's alone
 """
 
@@ -19,7 +19,7 @@ from leanloop.bundle.data import Split, SplitName
 
 OLD_PER_FRESH = 4
 MOST_OLD = 12_000
-LEAST_GOLDEN = 1_000
+LEAST_GOLDEN = 5_000
 
 _SEED = 0
 """Fixed, so that the golden samples stay the same from revision to revision."""

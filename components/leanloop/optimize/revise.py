@@ -30,7 +30,6 @@ from leanloop.core.errors import DataError, RefusedError, UnsupportedError
 from leanloop.core.events import emit
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
-from leanloop.optimize.candidate import within_margin
 from leanloop.optimize.techniques.distillation import DistillationConfig, taught_loss
 from leanloop.optimize.techniques.training import normalises_layers, train
 from leanloop.runtime import original_outputs
@@ -194,8 +193,8 @@ def _gate(
             fix="The base model needs a person: look at the labels, and train it anew.",
         )
     golden = ~recent
-    if golden.any() and not within_margin(
-        metric, old[golden], new[golden], targets[golden], metric.point(found["golden_before"])
+    if golden.any() and metric.drop(found["golden_before"], found["golden_after"]) > metric.point(
+        found["golden_before"]
     ):
         raise RefusedError(
             "The fine-tuned model forgets more than a point of what it knew.",
@@ -248,7 +247,7 @@ def _config(module: nn.Module, parent: Bundle, seed: int) -> DistillationConfig:
     # Half a usual fine-tuning's rate: the weights are good already.
     if parent.manifest.task == "regression" or normalises_layers(module):
         return DistillationConfig(optimizer="adamw", learning_rate=5e-4, weight_decay=0.01, alpha=0.5, seed=seed)
-    return DistillationConfig(learning_rate=0.02, alpha=0.5, temperature=2.0, seed=seed)
+    return DistillationConfig(learning_rate=0.02, alpha=0.3, temperature=2.0, seed=seed)
 
 
 def _score(parent: Bundle, module: nn.Module, split: Split, fresh: np.ndarray) -> float:
