@@ -145,11 +145,14 @@ class Traffic:
 
     def _draw(self, shift: Shift, severity: int, count: int) -> Iterator[tuple[np.ndarray, int]]:
         classes = self._samples.classes
+        # A camera sees black and white pixels somewhere, however the owner scales them for the model.
+        low, high = float(self._samples.images.min()), float(self._samples.images.max())
         # A round draws without replacement: no more than there is, of the top class either.
         most = min(_ROUND, int((classes == 0).sum()) if shift == "class-mix" else len(classes))
         while count > 0:
             rows = drawn(classes, min(most, count), shift, severity, self._rng)
-            images = shifted(self._samples.images[rows], shift, severity, self._rng)
+            pixels = (self._samples.images[rows] - low) / (high - low)
+            images = (low + (high - low) * shifted(pixels, shift, severity, self._rng)).astype(np.float32)
             yield from zip(images, classes[rows].tolist(), strict=True)
             count -= len(rows)
 
