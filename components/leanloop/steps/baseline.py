@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 
+_LEAST_FRESH = 200
+"""Fewer are no measure of what is normal."""
+
 
 def keep_baselines(settings: Settings, bundle: Bundle, original: Artifact, champion: Artifact, artifacts: Path) -> None:
     """Make and keep the baselines of the original and of the release; one that is kept already stays as it is.
@@ -36,8 +39,8 @@ def keep_baselines(settings: Settings, bundle: Bundle, original: Artifact, champ
 
     store = Workspace(settings).store
     validation = bundle.split("validation")
-    order = np.random.default_rng(0).permutation(len(validation))
-    split = validation.take(order)
+    rows = np.random.default_rng(0).permutation(_normal(bundle, len(validation)))
+    split = validation.take(rows)
     first = bundle.manifest.outputs[0]
     parent = _outputs(bundle, original, artifacts, split, settings.goal.threads)
     for artifact in {one.id: one for one in (original, champion)}.values():
@@ -57,6 +60,12 @@ def keep_baselines(settings: Settings, bundle: Bundle, original: Artifact, champ
         with tempfile.TemporaryDirectory(prefix="leanloop-baseline-") as name:
             baseline.save(Path(name))
             store.put_folder(key, Path(name))
+
+
+def _normal(bundle: Bundle, samples: int) -> np.ndarray:
+    """The validation samples that look as live traffic does now: all, or those of a revision that are fresh."""
+    fresh = np.flatnonzero(bundle.fresh_rows("validation"))
+    return fresh if len(fresh) >= _LEAST_FRESH else np.arange(samples)
 
 
 def _outputs(bundle: Bundle, artifact: Artifact, artifacts: Path, split: Split, threads: int) -> dict[str, np.ndarray]:
