@@ -104,3 +104,9 @@ def test_one_stack_serves_two_models(digits: Owner) -> None:
     assert re.search(r"digits-twin\s+1\s+answers", status)
     table = digits.leanloop("releases").stdout
     assert "digits-twin" in table
+
+
+def test_a_repair_without_live_requests_says_so(digits: Owner) -> None:
+    done = digits.leanloop("reoptimise", "--minutes", "0", check=False)
+    assert done.returncode == 1
+    assert "no live samples" in done.stderr

@@ -124,7 +124,13 @@ def test_records_count_the_parameters(folder: Path, factory: str, weights: str, 
 
 
 @pytest.mark.parametrize(
-    "params", ["params.yaml", "examples/fashion_mnist/params-mlp.yaml", "examples/digits/params.yaml"]
+    "params",
+    [
+        "params.yaml",
+        "examples/fashion_mnist/params-mlp.yaml",
+        "examples/digits/params.yaml",
+        "examples/digits/params-loop.yaml",
+    ],
 )
 def test_params_are_valid_and_every_file_is_there(params: str) -> None:
     settings = load_settings(ROOT / params)

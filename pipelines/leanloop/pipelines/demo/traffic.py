@@ -73,6 +73,7 @@ class Sent:
         right: Answered with the right class.
         labels: Told.
         versions: Answers by version.
+        milliseconds: That each answer took, as its client saw it.
     """
 
     requests: int = 0
@@ -80,6 +81,12 @@ class Sent:
     right: int = 0
     labels: int = 0
     versions: dict[int, int] = field(default_factory=dict)
+    milliseconds: list[float] = field(default_factory=list)
+
+    @property
+    def p99_ms(self) -> float:
+        """What 99 of 100 answers took at most; 0 without any."""
+        return float(np.quantile(self.milliseconds, 0.99)) if self.milliseconds else 0.0
 
     @property
     def accuracy(self) -> float:
@@ -114,7 +121,7 @@ class Traffic:
             SettingsError: The shift is unknown.
         """
         check(shift, severity)
-        before = Sent(**vars(self.sent) | {"versions": dict(self.sent.versions)})
+        self.sent = sent = Sent()
         ended = threading.Event()
         teller = threading.Thread(target=self._tell, args=(ended,))
         teller.start()
@@ -133,15 +140,7 @@ class Traffic:
         finally:
             ended.set()
             teller.join()
-        now = self.sent
-        versions = {key: value - before.versions.get(key, 0) for key, value in now.versions.items()}
-        return Sent(
-            now.requests - before.requests,
-            now.failed - before.failed,
-            now.right - before.right,
-            now.labels - before.labels,
-            {key: value for key, value in versions.items() if value},
-        )
+        return sent
 
     def _draw(self, shift: Shift, severity: int, count: int) -> Iterator[tuple[np.ndarray, int]]:
         classes = self._samples.classes
@@ -157,7 +156,7 @@ class Traffic:
             count -= len(rows)
 
     def _ask(self, client: TritonClient, image: np.ndarray, target: int) -> None:
-        identity = str(uuid.uuid4())
+        identity, started = str(uuid.uuid4()), time.perf_counter()
         try:
             answer = client.answer(self._samples.model, {self._samples.input: image[None]}, request_id=identity)
         except ServingError:
@@ -167,6 +166,7 @@ class Traffic:
         right = int(classes_of(answer.outputs[self._samples.output])[0]) == target
         with self._lock:
             self.sent.requests += 1
+            self.sent.milliseconds.append(1e3 * (time.perf_counter() - started))
             self.sent.right += right
             self.sent.versions[answer.version] = self.sent.versions.get(answer.version, 0) + 1
             if self._delay is not None:

@@ -1,0 +1,210 @@
+"""The whole story on one model: quiet traffic, a changed world, an incident, a repair, a recovery."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from leanloop.core.errors import ServingError
+from leanloop.core.settings import Settings
+from leanloop.monitoring.service_client import ServiceClient
+from leanloop.monitoring.view import ModelView
+from leanloop.pipelines.demo.shifts import Shift
+from leanloop.pipelines.demo.traffic import Samples, Sent, Traffic
+
+Tell = Callable[[float, str], None]
+"""Called with the seconds since the story began and what happened."""
+
+_CHUNK_SECONDS = 5.0
+_POLL_SECONDS = 1.0
+
+
+@dataclass
+class Chapter:
+    """A part of the story: what was asked in it, and how right the answers were."""
+
+    name: str
+    requests: int = 0
+    right: int = 0
+    failed: int = 0
+    milliseconds: list[float] = field(default_factory=list)
+
+    def add(self, sent: Sent) -> None:
+        """Take in a chunk of traffic."""
+        self.requests += sent.requests
+        self.right += sent.right
+        self.failed += sent.failed
+        self.milliseconds += sent.milliseconds
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.requests if self.requests else 0.0
+
+    @property
+    def p99_ms(self) -> float:
+        """What 99 of 100 answers took at most."""
+        ordered = sorted(self.milliseconds)
+        return ordered[int(0.99 * (len(ordered) - 1))] if ordered else 0.0
+
+
+@dataclass
+class Story:
+    """What happened.
+
+    Attributes:
+        chapters: Before, during and after, in order.
+        version_before: That served at the beginning.
+        version_after: That served at the end.
+        incident: Id of the incident that was repaired.
+        run: Id of the run that repaired it.
+        seconds: From the shift to the promotion.
+    """
+
+    chapters: tuple[Chapter, ...]
+    version_before: int
+    version_after: int
+    incident: str
+    run: str
+    seconds: float
+
+    @property
+    def lost(self) -> float:
+        """Accuracy that the shift cost."""
+        return self.chapters[0].accuracy - self.chapters[1].accuracy
+
+    @property
+    def won_back(self) -> float:
+        """Share of it that the repair won back."""
+        return (self.chapters[2].accuracy - self.chapters[1].accuracy) / self.lost if self.lost else 0.0
+
+
+class _Flow:
+    """Traffic in the background, under a shift that can be changed, counted for the chapter that is open."""
+
+    def __init__(self, traffic: Traffic, rate: float) -> None:
+        self._traffic, self._count = traffic, max(1, round(rate * _CHUNK_SECONDS))
+        self.shift: tuple[Shift, int] = ("none", 1)
+        self.chapter = Chapter("before the shift")
+        self.failure: BaseException | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="traffic")
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.is_set():
+                chapter, (shift, severity) = self.chapter, self.shift
+                chapter.add(self._traffic.send(shift, severity, count=self._count))
+        except Exception as error:  # noqa: BLE001 - told in the thread that waits for it
+            self.failure = error
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            self._thread.join()
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+def tell_story(
+    settings: Settings,
+    samples: Samples,
+    tell: Tell,
+    *,
+    shift: Shift,
+    severity: int,
+    rate: float,
+    label_delay: float,
+    quiet_windows: int = 3,
+    most_seconds: float = 1200.0,
+    seed: int = 0,
+) -> Story:
+    """Live through it on a running stack.
+
+    Args:
+        settings: Of the model; the stack runs with them.
+        samples: Of the model's test split.
+        tell: Told what happens, when it does.
+        shift: What changes.
+        severity: How much, 1 to 5.
+        rate: Requests per second.
+        label_delay: Seconds until an answer's label is told.
+        quiet_windows: Judged before the shift, and after the repair.
+        most_seconds: The story must have ended by then.
+        seed: Of order and noise.
+
+    Raises:
+        ServingError: There was an incident without a shift, or no recovery in time; the message tells how far it came.
+    """
+    client = ServiceClient(settings)
+    started = time.monotonic()
+    deadline = started + most_seconds
+    flow = _Flow(Traffic(settings, samples, rate=rate, label_delay=label_delay, seed=seed), rate)
+
+    def now() -> float:
+        return time.monotonic() - started
+
+    def wait(what: str, until: Callable[[ModelView], bool]) -> ModelView:
+        while True:
+            flow.check()
+            model = next(one for one in client.status().models if one.model == samples.model)
+            if until(model):
+                return model
+            if time.monotonic() > deadline:
+                raise ServingError(
+                    "The story did not end in time.",
+                    where=what,
+                    value=f"{model.diagnosis}: {model.action}; {[one.note for one in model.incidents]}",
+                    fix="See `leanloop status` and the log of the service in the workspace's monitoring/logs.",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    with flow.running():
+        first = wait("waiting for the service", lambda model: model.version > 0)
+        tell(now(), f"version {first.version} of {samples.model} serves; quiet traffic, {rate:g} requests per second")
+        quiet = wait("quiet traffic", lambda model: model.windows >= first.windows + quiet_windows or _acts(model))
+        if _acts(quiet):
+            raise ServingError("There was an incident without a shift.", value=quiet.diagnosis)
+        before = flow.chapter
+        tell(now(), f"{quiet_windows} windows judged, nothing is wrong; accuracy {before.accuracy:.1%}")
+
+        flow.shift, flow.chapter = (shift, severity), Chapter("during the shift")
+        during, shifted = flow.chapter, now()
+        tell(shifted, f"the world changes: {shift}, severity {severity}")
+        seen = wait("detection", lambda model: bool(model.incidents))
+        tell(now(), f"incident {seen.incidents[0].id}: {seen.diagnosis}")
+        acting = wait("diagnosis", lambda model: any(one.state in ("acting", "paged") for one in model.incidents))
+        incident = next(one for one in acting.incidents if one.state in ("acting", "paged"))
+        tell(now(), f"incident {incident.id}: {incident.cause}; what is done: {incident.action} ({incident.note})")
+        if incident.state == "paged":
+            raise ServingError("The loop asked for a person.", where=incident.id, value=incident.note)
+        run = incident.note.removeprefix("run ")
+        done = wait("repair", lambda model: model.version != first.version or not _runs(client, run))
+        ended = next(entry for entry in client.runs(samples.model) if entry["id"] == run)
+        if done.version == first.version:
+            raise ServingError("The repair changed nothing.", where=run, value=(ended["result"] or {}).get("detail"))
+        promoted = now() - shifted
+        tell(now(), f"version {done.version} was promoted {promoted:.0f} s after the shift, by run {run}")
+        flow.chapter = after = Chapter("after the repair")
+        wait("recovery", lambda model: model.version == done.version and model.windows >= quiet_windows)
+    tell(now(), f"accuracy {before.accuracy:.1%} before, {during.accuracy:.1%} during, {after.accuracy:.1%} after")
+    return Story((before, during, after), first.version, done.version, incident.id, run, promoted)
+
+
+def _acts(model: ModelView) -> bool:
+    return any(one.state in ("acting", "paged") for one in model.incidents)
+
+
+def _runs(client: ServiceClient, run: str) -> bool:
+    entries: list[dict[str, Any]] = client.runs()
+    return any(entry["id"] == run and entry["ended"] is None for entry in entries)
