@@ -109,6 +109,7 @@ WRITES: dict[str, dict[str, Any]] = {
     "/v1/alerts": alert_message(),
     "/v1/runs": {"model": "net", "reason": "a new data set"},
     "/v1/rollback": {"model": "net", "reason": "it is worse"},
+    "/v1/reports": {"model": "net"},
 }
 
 
@@ -120,7 +121,7 @@ def test_writes_need_the_token(client: httpx.Client, path: str, headers: dict[st
     assert loop.labels.of("net", {"a"}) == {}
 
 
-@pytest.mark.parametrize("path", ["/v1/labels", "/v1/runs", "/v1/rollback"])
+@pytest.mark.parametrize("path", ["/v1/labels", "/v1/runs", "/v1/rollback", "/v1/reports"])
 def test_an_unknown_model_is_named(client: httpx.Client, path: str) -> None:
     answer = client.post(path, json=WRITES[path] | {"model": "nobody"}, headers=WRITER)
     assert answer.status_code == 404
@@ -190,6 +191,22 @@ def test_a_run_is_written_down_and_there_is_one_at_a_time(client: httpx.Client, 
     assert under_way.request.id in second.json()["detail"]["value"]
     (listed,) = client.get("/v1/runs").json()
     assert (listed["id"], listed["state"]) == (under_way.request.id, "requested")
+
+
+def test_a_report_without_a_window_is_refused(client: httpx.Client) -> None:
+    answer = client.post("/v1/reports", json={"model": "net"}, headers=WRITER)
+    assert answer.status_code == 409
+    assert "no judged window" in answer.json()["detail"]["what"]
+
+
+def test_a_report_is_read_by_its_name(client: httpx.Client, settings: Settings) -> None:
+    folder = Path(settings.workspace) / "monitoring/reports"
+    folder.mkdir(parents=True)
+    (folder / "20261122-1-drift.html").write_text("<p>drift</p>")
+    assert client.get("/v1/reports/20261122-1/drift").text == "<p>drift</p>"
+    assert client.get("/v1/reports/20261122-1/quality").status_code == 404
+    assert client.get("/v1/reports/20261122-1/secrets").status_code == 422
+    assert client.get("/v1/reports/..%2Floop/drift").status_code in (404, 422)
 
 
 def test_metrics_are_those_of_the_view(client: httpx.Client, loop: Loop) -> None:

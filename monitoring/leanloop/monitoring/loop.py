@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 from sqlalchemy import Engine
@@ -23,6 +24,7 @@ from leanloop.monitoring.act import Acts
 from leanloop.monitoring.collect import Collector
 from leanloop.monitoring.diagnosis import diagnose
 from leanloop.monitoring.evidence import Findings, evidence_of
+from leanloop.monitoring.explain import Explainer
 from leanloop.monitoring.feed import Feed
 from leanloop.monitoring.incidents import Incident, Incidents
 from leanloop.monitoring.judge.features import Arrays
@@ -78,6 +80,7 @@ class Loop:
         self.runs = Runs(engine, launcher)
         self.server = Server(settings)
         self.acts = Acts(self.server, self.incidents, self.runs, settings.monitoring.trigger)
+        self.explainer = Explainer(self._workspace.monitoring / "reports", settings.monitoring.level)
         self._watched: dict[str, _Watched] = {}
         slo = settings.monitoring.slo
         # A run's own load is forgotten when the shortest alerting window has passed, and one evaluation.
@@ -87,6 +90,22 @@ class Loop:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self.view = LoopView()
+
+    def report_now(self, model: str) -> str:
+        """Have a model's newest window reported on; returns the report's name.
+
+        Raises:
+            ServingError: There is no judged window yet.
+        """
+        watched = self._watched.get(model)
+        name = f"{model}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        if watched is None or not self.explain(name, watched.watch):
+            raise ServingError(
+                "There is no judged window to report on.",
+                where=model,
+                fix="Wait until a window is full (`leanloop status`), with a release that has a baseline.",
+            )
+        return name
 
     def models(self) -> tuple[str, ...]:
         """What is served, by name."""
@@ -109,6 +128,7 @@ class Loop:
                 log.exception("a look failed")
             self._wake.wait(self._settings.monitoring.tick_seconds)
             self._wake.clear()
+        self.explainer.close()
 
     def wake(self) -> None:
         """Look now: something has happened."""
@@ -202,10 +222,20 @@ class Loop:
         portrait = Portrait(served, watch, watched.traffic, probe, findings, evidence, row)
         incident = self.incidents.observe(served.model, served.version, row, evidence, portrait.figures(), now=now)
         if incident is not None:
+            if incident.opened == now:
+                self.explain(incident.id, watch)
             self._act(incident, watch, now)
         elif findings.baking and watch.windows >= self._settings.monitoring.of:
             self.server.accept(served.model, f"{watch.windows} windows without a complaint")
         return portrait
+
+    def explain(self, name: str, watch: ReleaseWatch) -> bool:
+        """Have the newest window of a release reported on; False when there is none that could be compared."""
+        if watch.baseline is None or watch.last_window is None:
+            return False
+        output = watch.feed.spec.outputs[0].name
+        self.explainer.explain(name, watch.baseline, watch.last_window, output, watch.newest_labels())
+        return True
 
     def _findings(self, watched: _Watched, alerts: tuple[ActiveAlert, ...] | None, now: float) -> Findings:
         served, watch = watched.served, watched.watch

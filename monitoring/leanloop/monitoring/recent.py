@@ -55,6 +55,10 @@ class Recent:
                 if label is not None:
                     answers.labels[index] = int(label)
 
+    def newest_labels(self) -> np.ndarray:
+        """Of the newest window, [records]; negative where none has come."""
+        return self._kept[-1].labels.copy() if self._kept else np.zeros(0, np.int64)
+
     def accuracy(self, records: int) -> LiveAccuracy:
         """Over the newest so many labelled records; coverage is over all that are kept."""
         predicted, labels, _ = self._joined()

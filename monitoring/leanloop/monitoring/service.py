@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,7 @@ from leanloop.core.errors import LeanloopError
 from leanloop.core.launcher import Kind, RunRequest
 from leanloop.core.settings import Name
 from leanloop.monitoring.alerts import AlertMessage, Alerts
+from leanloop.monitoring.explain import ReportKind
 from leanloop.monitoring.exporter import LoopCollector, exposition
 from leanloop.monitoring.labels import Label
 from leanloop.monitoring.loop import Loop
@@ -75,6 +76,20 @@ class RunIn(BaseModel):
     kind: Kind = "re-optimise"
     reason: Annotated[str, Field(min_length=1, max_length=200)]
     since: Annotated[float | None, Field(description="Unix time from which on live records are fresh")] = None
+
+
+class ReportIn(BaseModel):
+    """A model to report on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+
+
+class ReportOut(BaseModel):
+    """Under what name the reports will be."""
+
+    name: str
 
 
 class RollBackIn(BaseModel):
@@ -153,6 +168,12 @@ def make_app(loop: Loop, alerts: Alerts, token: str) -> FastAPI:
         loop.wake()
         return asked
 
+    @app.post("/v1/reports", dependencies=[Depends(writer)], status_code=202)
+    def start_report(body: ReportIn) -> ReportOut:
+        """Ask for Evidently's reports on a model's newest window; they are there some seconds later."""
+        known(body.model)
+        return ReportOut(name=loop.report_now(body.model))
+
     @app.post("/v1/rollback", dependencies=[Depends(writer)])
     def roll_back(body: RollBackIn) -> VersionOut:
         """Let the version before the champion answer again."""
@@ -188,6 +209,14 @@ def _add_reads(app: FastAPI, loop: Loop) -> None:
     def incidents(model: str | None = None, most: Annotated[int, Field(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
         """The newest incidents, newest first."""
         return [asdict(incident) for incident in loop.incidents.latest(most, model)]
+
+    @app.get("/v1/reports/{name}/{kind}", response_class=FileResponse)
+    def report(name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")], kind: ReportKind) -> FileResponse:
+        """Evidently's report on an incident, by its id, or on a window that was asked for."""
+        found = loop.explainer.report(name, kind)
+        if found is None:
+            raise HTTPException(404, "no such report, or not yet")
+        return FileResponse(found, media_type="text/html")
 
     @app.get("/v1/runs")
     def runs(model: str | None = None, most: Annotated[int, Field(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:

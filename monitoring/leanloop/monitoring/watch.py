@@ -94,6 +94,7 @@ class ReleaseWatch:
             for question in ("inputs", "estimate", "agreement")
         }
         self.last: WindowVerdict | None = None
+        self.last_window: Window | None = None
         self.broken = False
         self.windows = 0
         self.drifting_since: float | None = None
@@ -132,7 +133,7 @@ class ReleaseWatch:
         first, last = (float(window.times[0]), float(window.times[-1])) if len(window) else (0.0, 0.0)
         self._keep(window, verdict, flags, first, last)
         self._remember(flags, first)
-        self.last = verdict
+        self.last, self.last_window = verdict, window if len(window) else None
 
     def _classes(self, window: Window) -> np.ndarray:
         output = window.outputs[self.feed.spec.outputs[0].name]
@@ -201,6 +202,10 @@ class ReleaseWatch:
         usual = self.baseline.accuracy if self.baseline is not None else None
         settings = self._settings
         return accuracy_state(self.live_accuracy, usual, level=settings.level, max_drop=settings.max_accuracy_drop)
+
+    def newest_labels(self) -> np.ndarray:
+        """Labels of the last window, [records]; negative where none has come."""
+        return self._recent.newest_labels()
 
     def labelled_since(self, time: float) -> int:
         """Labelled records that were asked since a Unix time, among the newest windows."""
