@@ -186,6 +186,7 @@ class MonitoringSettings(_Section):
     service_url: str = Field("127.0.0.1:8003", description="of leanloop's own service")
     prometheus_url: str = Field("127.0.0.1:9090", description="started here when nothing answers")
     alertmanager_url: str = Field("127.0.0.1:9093", description="started here; empty: alerts are read from Prometheus")
+    notify_url: str = Field("", description="webhook (Alertmanager's message) that pages go to, besides the log")
 
     @model_validator(mode="after")
     def _consistent(self) -> MonitoringSettings:

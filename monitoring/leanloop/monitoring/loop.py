@@ -29,6 +29,7 @@ from leanloop.monitoring.feed import Feed
 from leanloop.monitoring.incidents import Incident, Incidents
 from leanloop.monitoring.judge.features import Arrays
 from leanloop.monitoring.labels import Labels
+from leanloop.monitoring.pager import Pager
 from leanloop.monitoring.portrait import Portrait, portray
 from leanloop.monitoring.prometheus import ActiveAlert, firing_alerts
 from leanloop.monitoring.runs import Runs
@@ -87,6 +88,7 @@ class Loop:
         self._burn_seconds = max(SHORTEST_WINDOW_SECONDS * slo.window_scale, LOOKS_PER_WINDOW * scrape_seconds(slo))
         self._burn_seconds += 2 * scrape_seconds(slo)
         self._portraits: dict[str, Portrait] = {}
+        self._pager = Pager(settings.monitoring)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self.view = LoopView()
@@ -144,6 +146,10 @@ class Loop:
         self._collector.collect()
         probe = self.server.probe()
         alerts, blind = self._alerts()
+        if blind:
+            self._pager.blind(blind, now)
+        else:
+            self._pager.sees()
         for model, watched in self._follow().items():
             if not self.server.journal.interrupted(model):
                 self._portraits[model] = self._look(watched, probe, alerts, now)
@@ -153,6 +159,9 @@ class Loop:
         for run in self.runs.advance(now=now):
             log.info("run %s ended: %s", run.request.id, run.state)
             self.acts.ended(run, now=now)
+        for paged in self.incidents.open():
+            if paged.state == "paged":
+                self._pager.person_needed(paged.id, paged.model, f"{paged.cause}: {paged.note}", now)
         done = self._collector.done
         under_way = self.runs.under_way()
         states: dict[str, dict[str, int]] = {}

@@ -43,6 +43,21 @@ def test_alertmanager_accepts_its_configuration(tmp_path: Path, scale: float) ->
     assert told.returncode == 0, told.stderr + told.stdout
 
 
+def test_pages_also_go_to_the_owner_s_webhook(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    settings = MonitoringSettings(notify_url="http://127.0.0.1:9/page")
+    (tmp_path / "alertmanager.yml").write_text(alertmanager.render(settings, tmp_path / "token"))
+    told = [
+        subprocess.run(
+            [need_program("amtool"), "config", "routes", "test", "--config.file", tmp_path / "alertmanager.yml", label],
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for label in ("severity=page", "severity=ticket")
+    ]
+    assert told == ["person,leanloop", "leanloop"]
+
+
 def test_without_alertmanager_nobody_is_told(tmp_path: Path) -> None:
     settings = stack_settings(tmp_path, alertmanager_url="")
     assert "alerting" not in yaml.safe_load(prometheus.render(settings))

@@ -26,8 +26,10 @@ _SHORTEST_REPEAT_SECONDS = 60.0
 def render(settings: MonitoringSettings, token: Path) -> str:
     """The configuration as YAML: everything goes to leanloop's service, by model and alert, ended alerts too.
 
+    What pages also goes to the webhook of `MonitoringSettings.notify_url`, where there is one.
+
     Args:
-        settings: The service's address, and the scale of all windows.
+        settings: The addresses of the service and of that webhook, and the scale of all windows.
         token: File with the bearer token of the service.
     """
     scale = settings.slo.window_scale
@@ -60,4 +62,11 @@ def render(settings: MonitoringSettings, token: Path) -> str:
             }
         ],
     }
+    if settings.notify_url:
+        document["route"]["routes"] = [
+            {"matchers": ['severity="page"'], "receiver": "person", "continue": True},
+            {"receiver": "leanloop"},
+        ]
+        person = {"url": settings.notify_url, "send_resolved": True}
+        document["receivers"].append({"name": "person", "webhook_configs": [person]})
     return yaml.safe_dump(document, sort_keys=False)

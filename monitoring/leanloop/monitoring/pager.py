@@ -1,0 +1,79 @@
+"""Pages that must not depend on what is broken: told to Alertmanager, or straight to the owner's webhook without it.
+
+Pages are usually alerts of Prometheus (`leanloop.monitoring.stack.rules`). When Prometheus is gone, or there is no
+Alertmanager, the loop tells itself. A page is told again from time to time, as Alertmanager would.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from leanloop.core.settings import MonitoringSettings
+
+log = logging.getLogger(__name__)
+
+BLIND = "MonitorBlind"
+PERSON_NEEDED = "PersonNeeded"
+
+_AGAIN_SECONDS = 4 * 3600.0
+_LASTS = timedelta(minutes=5)
+_TIMEOUT_SECONDS = 3.0
+
+
+class Pager:
+    """Tells a person.
+
+    Args:
+        settings: Where Alertmanager and the owner's webhook are.
+    """
+
+    def __init__(self, settings: MonitoringSettings) -> None:
+        self._alertmanager, self._webhook = settings.alertmanager_url, settings.notify_url
+        self._told: dict[str, float] = {}
+
+    def blind(self, reason: str, now: float) -> None:
+        """Prometheus does not answer: nobody else will say so."""
+        self._tell(BLIND, {"alertname": BLIND, "severity": "page", "question": "latency"}, reason, now)
+
+    def sees(self) -> None:
+        """Prometheus answers again: the next time is told at once."""
+        self._told.pop(BLIND, None)
+
+    def person_needed(self, incident: str, model: str, reason: str, now: float) -> None:
+        """An incident needs a person; with an Alertmanager, Prometheus' own alert tells it."""
+        if not self._alertmanager:
+            labels = {"alertname": PERSON_NEEDED, "severity": "page", "model": model, "incident": incident}
+            self._tell(incident, labels, reason, now)
+
+    def _tell(self, key: str, labels: Mapping[str, str], reason: str, now: float) -> None:
+        if now < self._told.get(key, -_AGAIN_SECONDS) + _AGAIN_SECONDS:
+            return
+        self._told[key] = now
+        log.error("PAGE %s: %s", labels["alertname"], reason)
+        begins = datetime.fromtimestamp(now, UTC)
+        alert = {
+            "labels": dict(labels),
+            "annotations": {"summary": reason},
+            "startsAt": begins.isoformat(),
+            "endsAt": (begins + _LASTS).isoformat(),
+        }
+        if self._alertmanager and _post(f"http://{self._alertmanager}/api/v2/alerts", [alert]):
+            return
+        if self._webhook:
+            _post(self._webhook, {"version": "4", "status": "firing", "alerts": [alert | {"status": "firing"}]})
+
+
+def _post(url: str, document: Any) -> bool:
+    request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
+            return True
+    except (urllib.error.URLError, TimeoutError) as error:
+        log.error("a page could not be told to %s: %s", url, error)
+        return False
