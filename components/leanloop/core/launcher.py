@@ -19,7 +19,8 @@ class RunRequest(Record):
         kind: What is done.
         reason: For people.
         incident: That it shall end; None when a person asked.
-        since: Unix time from which on captured requests are taken as fresh; None takes none.
+        since: Unix time from which on captured requests are taken as fresh; None takes all.
+        concurrency: Requests under way at the same time, for a re-tuning.
     """
 
     id: str
@@ -28,6 +29,7 @@ class RunRequest(Record):
     reason: str
     incident: str | None = None
     since: float | None = None
+    concurrency: int = 1
 
 
 class RunState(Record):

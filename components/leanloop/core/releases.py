@@ -58,6 +58,11 @@ def baseline_key(bundle_digest: str, artifact_id: str) -> str:
     return f"baselines/{bundle_digest}/{artifact_id}"
 
 
+def release_key(release: Release) -> str:
+    """Where the store keeps a release."""
+    return f"releases/{release.model}/{release.created}-{release.version}.json"
+
+
 def settings_key(model: str) -> str:
     """Where the store keeps the settings that a model was released with last."""
     return f"settings/{model}.json"

@@ -364,3 +364,37 @@ def remake(
         candidates=Path(candidates.path),
         aim=aim,  # type: ignore[arg-type]
     )
+
+
+@component
+def retune(
+    settings: str,
+    release: str,
+    concurrency: int,
+    incident: str,
+    code_version: str,
+    retuned: Output[Artifact],
+) -> None:
+    """Find instances and batching that serve the live load faster, without training.
+
+    Args:
+        settings: Settings as JSON.
+        release: The release that serves, as JSON.
+        concurrency: Requests under way at the same time.
+        incident: Why; empty when a person asked.
+        code_version: Version of leanloop, for cache keys.
+        retuned: release.json and retuning.json.
+    """
+    from pathlib import Path
+
+    from leanloop.core.contracts import Release
+    from leanloop.core.settings import Settings
+    from leanloop.steps import retune as step
+
+    step.run(
+        Settings.from_json(settings),
+        release=Release.model_validate_json(release),
+        concurrency=concurrency,
+        incident=incident or None,
+        retuned=Path(retuned.path),
+    )

@@ -23,7 +23,7 @@ from leanloop.core.events import emit, progress, step_events
 from leanloop.core.files import atomic_folder, write_json, write_text
 from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
-from leanloop.core.releases import settings_key
+from leanloop.core.releases import release_key, settings_key
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.steps.rehearsal import STAGES
@@ -225,6 +225,5 @@ def _keep(settings: Settings, release: Release, bundle: Path, artifacts: Path) -
     store.put_folder(key, artifacts / release.artifact_id)
     artifact = _artifact(Artifacts.load(artifacts), release.artifact_id)
     store.put_json(f"{key}.json", artifact.model_dump(mode="json"))
-    kept = f"releases/{release.model}/{release.created}-{release.version}.json"
-    store.put_json(kept, release.model_dump(mode="json"))
-    return kept
+    store.put_json(release_key(release), release.model_dump(mode="json"))
+    return release_key(release)

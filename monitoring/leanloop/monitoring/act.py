@@ -42,12 +42,13 @@ class Acts:
     def __post_init__(self) -> None:
         self._repairs: Counter[str] = Counter()
 
-    def act(self, incident: Incident, *, since: float | None, now: float) -> None:
+    def act(self, incident: Incident, *, since: float | None, concurrency: int, now: float) -> None:
         """Do what can be done now about an open incident.
 
         Args:
             incident: As it was just observed.
             since: Unix time from which on live records are fresh; None takes all that are kept.
+            concurrency: Requests under way at the same time.
             now: Unix time.
         """
         if incident.state in ("acting", "paged"):
@@ -68,7 +69,7 @@ class Acts:
             case "repair the server":
                 self._repair(incident, now)
             case "re-tune" | "re-optimise" | "fine-tune and re-optimise":
-                self._run(incident, _KINDS[incident.action], since, now)
+                self._run(incident, _KINDS[incident.action], since, concurrency, now)
             case "nothing":
                 raise ValueError(f"an incident always asks for something: {incident.id}")
 
@@ -105,7 +106,7 @@ class Acts:
             return
         self._note(incident, "open", f"reloaded {count} times", now)
 
-    def _run(self, incident: Incident, kind: Kind, since: float | None, now: float) -> None:
+    def _run(self, incident: Incident, kind: Kind, since: float | None, concurrency: int, now: float) -> None:
         hindrance = self.runs.hindrance(self.policy, incident.model, incident.cause, now=now)
         if hindrance is not None:
             state = "paged" if hindrance.final else "open"
@@ -120,6 +121,7 @@ class Acts:
                 cause=incident.cause,
                 incident=incident.id,
                 since=since,
+                concurrency=concurrency,
                 now=now,
             )
         except LeanloopError as error:

@@ -233,7 +233,7 @@ class Loop:
         if incident is not None:
             if incident.opened == now:
                 self.explain(incident.id, watch)
-            self._act(incident, watch, now)
+            self._act(incident, watched, now)
         elif findings.baking and watch.windows >= self._settings.monitoring.of:
             self.server.accept(served.model, f"{watch.windows} windows without a complaint")
         return portrait
@@ -290,9 +290,10 @@ class Loop:
         incidents = {one.id: one.version for one in self.incidents.latest(50, model)}
         return incidents.get(last.request.incident or "") == version
 
-    def _act(self, incident: Incident, watch: ReleaseWatch, now: float) -> None:
+    def _act(self, incident: Incident, watched: _Watched, now: float) -> None:
+        since, concurrency = watched.watch.drifting_since, watched.traffic.concurrency
         try:
-            self.acts.act(incident, since=watch.drifting_since, now=now)
+            self.acts.act(incident, since=since, concurrency=concurrency, now=now)
         except LeanloopError as error:
             log.error("incident %s: %s", incident.id, error)
             self.incidents.change(incident.id, "open", f"{incident.action} failed: {error.what}", now=now)

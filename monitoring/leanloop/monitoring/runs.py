@@ -110,6 +110,7 @@ class Runs:
         cause: str = "",
         incident: str | None = None,
         since: float | None = None,
+        concurrency: int = 1,
         now: float | None = None,
     ) -> RunRequest:
         """Write down that a run shall start; `advance` starts it.
@@ -126,6 +127,7 @@ class Runs:
             reason=reason,
             incident=incident,
             since=since,
+            concurrency=concurrency,
         )
         # A run whose service died long ago has lost its lease, but not its turn.
         holder = self.under_way()

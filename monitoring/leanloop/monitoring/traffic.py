@@ -19,6 +19,7 @@ class _Look:
     requests: int
     failures: int
     samples: int
+    busy_seconds: float
 
 
 class Traffic:
@@ -32,7 +33,8 @@ class Traffic:
         row = next((row for row in rows if (row.model, row.version) == (model, version)), None)
         if row is None:
             return
-        look = _Look(now, row.successes + row.model_failures, row.model_failures, row.samples)
+        busy_seconds = row.successes * row.latency_ms / 1e3
+        look = _Look(now, row.successes + row.model_failures, row.model_failures, row.samples, busy_seconds)
         if self._looks and look.samples < self._looks[-1].samples:
             self._looks.clear()
         self._looks.append(look)
@@ -46,6 +48,14 @@ class Traffic:
             return 0.0
         first, last = self._looks[0], self._looks[-1]
         return (last.samples - first.samples) / (last.at - first.at)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at the same time on average, by Little's law; at least 1."""
+        if len(self._looks) < 2:
+            return 1
+        first, last = self._looks[0], self._looks[-1]
+        return max(1, round((last.busy_seconds - first.busy_seconds) / (last.at - first.at)))
 
     @property
     def failing(self) -> bool:

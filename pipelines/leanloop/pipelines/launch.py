@@ -131,6 +131,29 @@ def new_reoptimisation(
     return _new(settings, name, {**beside, **arguments})
 
 
+def new_retuning(
+    settings: Settings, release: Release, *, concurrency: int, incident: str | None = None, name: str | None = None
+) -> Run:
+    """Make the folder of a new re-tuning of a served model, with its request.
+
+    Args:
+        settings: With absolute paths.
+        release: What serves.
+        concurrency: Requests under way at the same time, as live traffic has them.
+        incident: That the run shall end.
+        name: Of the run; made up without it.
+    """
+    request = {
+        "pipeline": "retune",
+        "settings": settings.to_json(),
+        "release": release.model_dump_json(),
+        "concurrency": concurrency,
+        "incident": incident or "",
+        "code_version": code_version(),
+    }
+    return _new(settings, name, request)
+
+
 def spare_cores(choice: ServingChoice) -> list[int]:
     """Cores that a run beside a server may use: those that its instances and its front end leave, but at least one.
 

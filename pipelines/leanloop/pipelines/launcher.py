@@ -18,7 +18,6 @@ from leanloop.serving import stack
 from leanloop.serving.process import ProcessId
 
 _AIMS: dict[Kind, Aim] = {
-    "re-tune": "latency",
     "re-optimise": "agreement",
     "fine-tune and re-optimise": "accuracy",
 }
@@ -80,6 +79,15 @@ class LocalLauncher:
         settings = self._for(request.model)
         if request.kind == "optimise":
             launch.new_run(check_machine(settings), self._project, name=request.id)
+            return
+        if request.kind == "re-tune":
+            launch.new_retuning(
+                check_machine(settings),
+                self._release(request.model),
+                concurrency=request.concurrency,
+                incident=request.incident,
+                name=request.id,
+            )
             return
         launch.new_reoptimisation(
             check_machine(settings),

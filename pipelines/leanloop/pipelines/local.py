@@ -13,8 +13,9 @@ from leanloop.core.events import emit
 from leanloop.core.files import atomic_file, read_json, write_json
 from leanloop.pipelines.line import optimize
 from leanloop.pipelines.reoptimize import reoptimize
+from leanloop.pipelines.retune import retune
 
-PIPELINES = {"optimize": optimize, "reoptimize": reoptimize}
+PIPELINES = {"optimize": optimize, "reoptimize": reoptimize, "retune": retune}
 
 _NICE = 10
 """Beside a live server, whose requests come first."""
@@ -34,8 +35,9 @@ def main(folder: Path) -> None:
     release = Path(task.outputs["Output"].path)
     if not (release / "release.json").is_file():
         raise RuntimeError(f"the pipeline reports success, but {release} holds no release")
-    with atomic_file(folder / "report.html") as report:
-        shutil.copyfile(release / "report.html", report)
+    if (release / "report.html").exists():
+        with atomic_file(folder / "report.html") as report:
+            shutil.copyfile(release / "report.html", report)
     write_json(folder / "outputs.json", {"release": str(release)})
     emit("run_finished")
 
