@@ -108,6 +108,17 @@ def test_a_window_of_nothing_but_broken_records_is_empty(tmp_path: Path) -> None
     assert (len(window), window.broken) == (0, 4)
 
 
+def test_what_the_quota_took_is_not_missed(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path)
+    traffic.add(3)
+    live = feed(tmp_path, size=5)
+    assert list(live.windows(0.0, most=9)) == []
+    next(traffic.folder.glob("*.parquet")).unlink()
+    traffic.add(5)
+    (window,) = live.windows(0.0, most=9)
+    assert numbers(window) == [3, 4, 5, 6, 7]
+
+
 def test_what_went_into_windows_can_be_read_again(tmp_path: Path) -> None:
     traffic = Traffic(tmp_path)
     traffic.add(4)

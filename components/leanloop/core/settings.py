@@ -170,6 +170,7 @@ class MonitoringSettings(_Section):
 
     capture_rate: float = Field(0.0, ge=0, le=1, description="share of the requests that is kept; 0 keeps none")
     capture_quota_bytes: int = Field(1 << 30, gt=0, description="of all that is kept; beyond it the oldest goes")
+    keep_days: float = Field(30.0, gt=0, description="labels and judged windows are forgotten after that")
     window: int = Field(500, ge=100, description="captured records per judged window")
     window_minutes: float = Field(60.0, gt=0, description="a window is judged after that, full or not")
     raise_after: int = Field(2, ge=1, description="alarming windows ...")

@@ -124,6 +124,8 @@ class Feed:
         return sorted(folder.glob("date=*/*.parquet"), key=lambda path: path.name)
 
     def _look(self) -> None:
+        while self._files and not self._files[0].path.exists():
+            self._files.popleft()  # the quota took it; the oldest go first
         for path in self._paths():
             if path.name in self._seen:
                 continue

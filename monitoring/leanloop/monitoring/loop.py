@@ -32,6 +32,7 @@ from leanloop.monitoring.labels import Labels
 from leanloop.monitoring.pager import Pager
 from leanloop.monitoring.portrait import Portrait, portray
 from leanloop.monitoring.prometheus import ActiveAlert, firing_alerts
+from leanloop.monitoring.retention import clean_up
 from leanloop.monitoring.runs import Runs
 from leanloop.monitoring.served import Served, read_baseline, read_served
 from leanloop.monitoring.server import Probe, Server
@@ -46,6 +47,8 @@ LATENCY_ALERT = "LatencyBudgetBurn"
 
 _SILENT_PROBES = 2
 """Real inferences in a row that fail before requests count as failing: one may meet a reload."""
+
+_CLEAN_UP_SECONDS = 600.0
 
 _GOLDEN_EVERY = 12
 """Ticks between two looks at the golden answers."""
@@ -89,6 +92,7 @@ class Loop:
         self._burn_seconds += 2 * scrape_seconds(slo)
         self._portraits: dict[str, Portrait] = {}
         self._pager = Pager(settings.monitoring)
+        self._next_clean_up = 0.0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self.view = LoopView()
@@ -144,6 +148,8 @@ class Loop:
     def tick(self, now: float) -> LoopView:
         """One look at everything, at a Unix time."""
         self._collector.collect()
+        if now >= self._next_clean_up:
+            self._clean_up(now)
         probe = self.server.probe()
         alerts, blind = self._alerts()
         if blind:
@@ -179,6 +185,19 @@ class Loop:
             models=tuple(portray(one, self.incidents) for _, one in sorted(self._portraits.items())),
         )
         return self.view
+
+    def _clean_up(self, now: float) -> None:
+        settings = self._settings.monitoring
+        removed = clean_up(
+            self._workspace.rows,
+            self._engine,
+            quota_bytes=settings.capture_quota_bytes,
+            keep_days=settings.keep_days,
+            now=now,
+        )
+        if removed:
+            log.info("%d files of captured rows were removed: more than the quota", removed)
+        self._next_clean_up = now + _CLEAN_UP_SECONDS
 
     def _alerts(self) -> tuple[tuple[ActiveAlert, ...] | None, str]:
         try:
