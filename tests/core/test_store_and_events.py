@@ -101,7 +101,8 @@ def test_a_failing_step_says_why_and_a_half_line_waits(tmp_path: Path, monkeypat
         stream.write('{"kind": "half')
     found, offset = events.read_events(path)
     assert [event["kind"] for event in found] == ["step_started", "step_failed"]
-    assert found[-1]["error"] == {"what": "A split is empty.", "where": "", "value": None, "fix": "fill it"}
+    error = {"kind": "DataError", "what": "A split is empty.", "where": "", "value": None, "fix": "fill it"}
+    assert found[-1]["error"] == error
     with path.open("a") as stream:
         stream.write('"}\n')
     assert [event["kind"] for event in events.read_events(path, offset)[0]] == ["half"]
