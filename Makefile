@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo demo-optimize bench clean
+.PHONY: help setup check test demo demo-optimize bench bench-loop clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -25,6 +25,9 @@ demo: demo-optimize ## optimise and serve the Fashion-MNIST model
 
 demo-optimize: setup ## the whole line on params.yaml, up to a served model
 	$(VENV)/leanloop run --params params.yaml
+
+bench-loop: setup ## the figures of the closed loop, as far as they need no servers; about 30 minutes
+	$(VENV)/python benchmarks/loop/judge.py
 
 bench: setup ## the figures we promise, each with its bar; up to 90 minutes
 	$(VENV)/python benchmarks/bench.py

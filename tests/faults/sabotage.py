@@ -1,0 +1,304 @@
+"""Does each fault's test really watch its handling? This takes the handlings away, one by one, and sees the tests fail.
+
+    .venv/bin/python -m tests.faults.sabotage            # all
+    .venv/bin/python -m tests.faults.sabotage stub page  # those whose name holds one of these words
+
+It works in a copy of the checkout, so nothing here changes. Each test must pass as the code is, and fail without the
+handling. It prints one line per fault, and ends with 1 when a test did not notice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("components", "pipelines", "serving", "monitoring")
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One handling, and how to take it away.
+
+    Attributes:
+        fault: What goes wrong.
+        file: That handles it.
+        handling: Source text that does; it occurs once.
+        instead: What stands there without it.
+        test: That must notice, as pytest names it.
+    """
+
+    fault: str
+    file: str
+    handling: str
+    instead: str
+    test: str
+
+
+MONITORING = "monitoring/leanloop/monitoring"
+SERVING = "serving/leanloop/serving"
+
+TABLE = (
+    Sabotage(
+        "a duplicate alert",
+        f"{MONITORING}/alerts.py",
+        "            known = session.scalars(select(AlertRow).where(*key)).one_or_none()",
+        "            known = None",
+        "tests/monitoring/test_alerts.py::test_an_episode_counts_once_however_often_it_is_told",
+    ),
+    Sabotage(
+        "a reordered alert: firing after resolved",
+        f"{MONITORING}/alerts.py",
+        'elif known.status == "firing" and alert.status == "resolved":\n                known.status = "resolved"',
+        "elif known.status != alert.status:\n                known.status = alert.status",
+        "tests/monitoring/test_alerts.py::test_an_episode_ends_and_an_old_message_does_not_bring_it_back",
+    ),
+    Sabotage(
+        "an alert that is resolved before it was told",
+        f"{MONITORING}/alerts.py",
+        'if known is None and alert.status == "resolved":',
+        'if known is None and alert.status == "never":',
+        "tests/monitoring/test_alerts.py::test_what_is_not_believed_is_counted_and_not_kept",
+    ),
+    Sabotage(
+        "an alert from the future",
+        f"{MONITORING}/alerts.py",
+        "if started > now + LATEST_SECONDS:",
+        "if started > now + 1e12:",
+        "tests/monitoring/test_alerts.py::test_what_is_not_believed_is_counted_and_not_kept",
+    ),
+    Sabotage(
+        "an alert about an unknown model",
+        f"{MONITORING}/alerts.py",
+        'if alert.labels.get("model") not in models:',
+        "if False:",
+        "tests/monitoring/test_alerts.py::test_what_is_not_believed_is_counted_and_not_kept",
+    ),
+    Sabotage(
+        "an oversized message",
+        f"{MONITORING}/service.py",
+        "if length is not None and int(length) > MOST_BYTES:",
+        "if False:",
+        "tests/monitoring/test_service.py::test_a_body_that_is_too_large_is_not_taken",
+    ),
+    Sabotage(
+        "a wrong token",
+        f"{MONITORING}/service.py",
+        "if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):",
+        "if given is None:",
+        "tests/monitoring/test_service.py::test_writes_need_the_token",
+    ),
+    Sabotage(
+        "a request about an unknown model",
+        f"{MONITORING}/service.py",
+        "if model not in loop.models():",
+        "if False:",
+        "tests/monitoring/test_service.py::test_an_unknown_model_is_named",
+    ),
+    Sabotage(
+        "a label of the wrong type",
+        f"{MONITORING}/labels.py",
+        'model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)',
+        "model_config = ConfigDict(frozen=True)",
+        "tests/monitoring/test_service.py::test_one_wrong_label_refuses_all",
+    ),
+    Sabotage(
+        "a second label that contradicts",
+        f"{MONITORING}/labels.py",
+        "elif known[key] == label.label:",
+        "elif True:",
+        "tests/monitoring/test_labels.py::test_a_label_is_told_once_twice_and_otherwise",
+    ),
+    Sabotage(
+        "captured values that are no numbers",
+        f"{MONITORING}/feed.py",
+        "finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))",
+        "pass",
+        "tests/monitoring/test_feed.py::test_broken_records_are_counted_and_kept_from_judgement",
+    ),
+    Sabotage(
+        "captured tensors of a wrong shape",
+        f"{MONITORING}/feed.py",
+        "fitting = [table for table in tables if _fits(table, spec)]",
+        "fitting = list(tables)",
+        "tests/monitoring/test_feed.py::test_broken_records_are_counted_and_kept_from_judgement",
+    ),
+    Sabotage(
+        "broken requests go on being kept",
+        f"{MONITORING}/act.py",
+        "self.server.freeze_capture(incident.model)",
+        "pass",
+        "tests/monitoring/test_loop_faults.py::test_captured_values_that_are_no_numbers_freeze_the_capture",
+    ),
+    Sabotage(
+        "a killed program of the stack",
+        f"{MONITORING}/stack/supervisord.py",
+        '"autorestart": "true",',
+        '"autorestart": "false",',
+        "tests/monitoring/stack/test_supervise.py::test_a_killed_program_comes_back",
+    ),
+    Sabotage(
+        "a killed Triton",
+        f"{MONITORING}/stack/supervisord.py",
+        '"autorestart": "true",',
+        '"autorestart": "false",',
+        "tests/monitoring/stack/test_supervise.py::test_a_killed_triton_comes_back",
+    ),
+    Sabotage(
+        "a killed stub, which Triton does not notice",
+        f"{MONITORING}/act.py",
+        "self.server.reload(incident.model)",
+        "pass",
+        "tests/monitoring/test_loop_faults.py::test_a_killed_model_process_is_mended_and_told",
+    ),
+    Sabotage(
+        "a server that no reload mends",
+        f"{MONITORING}/act.py",
+        "if count > MOST_REPAIRS:",
+        "if False:",
+        "tests/monitoring/test_loop_faults.py::test_a_server_that_is_gone_is_paged_after_some_tries",
+    ),
+    Sabotage(
+        "a killed Prometheus: the loop is blind",
+        f"{MONITORING}/loop.py",
+        'return None, f"{error.what} {error.value}"',
+        'return (), ""',
+        "tests/monitoring/test_loop_faults.py::test_without_prometheus_the_loop_says_that_it_is_blind",
+    ),
+    Sabotage(
+        "nobody is told that the loop is blind",
+        f"{MONITORING}/pager.py",
+        'if self._alertmanager and _post(f"http://{self._alertmanager}/api/v2/alerts", [alert]):',
+        "if True:",
+        "tests/monitoring/test_pager.py::test_blindness_is_told_to_alertmanager_once_in_hours",
+    ),
+    Sabotage(
+        "a service killed between writing a run down and starting it",
+        f"{MONITORING}/runs.py",
+        '_UNDER_WAY: tuple[_Ledger, ...] = ("requested", "running")',
+        '_UNDER_WAY: tuple[_Ledger, ...] = ("running",)',
+        "tests/monitoring/test_runs.py::test_a_service_that_died_between_writing_and_starting_starts_it_later",
+    ),
+    Sabotage(
+        "a run that dies half-way",
+        f"{MONITORING}/runs.py",
+        'if found.state in ("absent", "died"):',
+        'if found.state == "absent":',
+        "tests/monitoring/test_runs.py::test_a_run_whose_process_dies_is_started_again_once",
+    ),
+    Sabotage(
+        "a second run while one is under way",
+        f"{MONITORING}/runs.py",
+        "if holder is not None or not take_lease(",
+        "if False and not take_lease(",
+        "tests/monitoring/test_runs.py::test_there_is_one_run_at_a_time",
+    ),
+    Sabotage(
+        "rows are judged again after a restart",
+        f"{MONITORING}/watch.py",
+        "                session.merge(TakenRow(model=model, version=version, file=file, rows=rows))",
+        "                pass",
+        "tests/monitoring/test_watch.py::test_what_was_seen_outlives_the_service",
+    ),
+    Sabotage(
+        "a new release that answers wrongly",
+        f"{MONITORING}/loop.py",
+        "watched.right = self.server.answers_rightly(served)",
+        "watched.right = True",
+        "tests/monitoring/test_loop_faults.py::test_a_new_release_that_fails_is_rolled_back",
+    ),
+    Sabotage(
+        "a challenger that is worse on what the owner brought",
+        "components/leanloop/select/challenge.py",
+        "    passed = drop.value <= allowed",
+        "    passed = True",
+        "tests/select/test_challenge.py::test_who_is_not_better_where_it_must_be_or_is_worse_elsewhere_does_not",
+    ),
+    Sabotage(
+        "a challenger that is slower in Triton only",
+        f"{SERVING}/shadow.py",
+        "        if ratio.low > limit",
+        "        if False",
+        "tests/serving/test_rollout_shadow.py::test_a_challenger_that_is_slower_in_triton_is_refused",
+    ),
+    Sabotage(
+        "a full capture disk",
+        f"{SERVING}/capture_format.py",
+        "            except OSError:\n",
+        "            except ZeroDivisionError:\n",
+        "tests/serving/test_capture_format.py::test_a_disk_that_takes_nothing_loses_records_and_goes_on",
+    ),
+    Sabotage(
+        "a rollout that a crash interrupted",
+        f"{MONITORING}/loop.py",
+        "                continue  # what serves is just being switched",
+        "                pass",
+        "tests/monitoring/test_loop_faults.py::test_a_rollout_that_a_crash_interrupted_is_mended_before_the_first_look",
+    ),
+)
+
+
+def main(words: list[str]) -> int:
+    """Run the chosen sabotages; returns the exit status."""
+    chosen = [one for one in TABLE if not words or any(word in one.fault for word in words)]
+    unnoticed = 0
+    with tempfile.TemporaryDirectory(prefix="leanloop-sabotage-") as name:
+        copy = Path(name) / "checkout"
+        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for file in filter(None, tracked.split("\0")):
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, copy / file)
+        (copy / ".tools").symlink_to(ROOT / ".tools")
+        for one in chosen:
+            started = time.monotonic()
+            outcome = try_one(one, copy)
+            unnoticed += outcome != "noticed"
+            print(f"{outcome:<32} {one.fault:<64} {time.monotonic() - started:4.0f} s", flush=True)
+    print(f"{len(chosen) - unnoticed} of {len(chosen)} noticed")
+    return 1 if unnoticed else 0
+
+
+def try_one(one: Sabotage, copy: Path) -> str:
+    """``noticed``, or what is wrong."""
+    path = copy / one.file
+    source = path.read_text(encoding="utf-8")
+    if source.count(one.handling) != 1:
+        return f"the handling occurs {source.count(one.handling)} times"
+    if not passes(one.test, copy):
+        return "its test fails as the code is"
+    path.write_text(source.replace(one.handling, one.instead), encoding="utf-8")
+    try:
+        return "NOT NOTICED" if passes(one.test, copy) else "noticed"
+    finally:
+        path.write_text(source, encoding="utf-8")
+
+
+def passes(test: str, copy: Path) -> bool:
+    """Whether a test passes on the copy, whose sources come before those that are installed."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
+        "LEANLOOP_TRITON_HOME": str(ROOT / ".tools/triton"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"pytest could not run {test}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
