@@ -39,7 +39,7 @@ class Traffic:
 
 
 def feed(root: Path, *, size: int, used: Mapping[str, int] | None = None) -> Feed:
-    return Feed(root, SPEC, 2, size, max_age_seconds=60.0, used=used or {})
+    return Feed(root, SPEC, 2, size, max_age_seconds=60.0, used=dict(used or {}))
 
 
 def numbers(window: Window) -> list[int]:
@@ -126,6 +126,9 @@ def test_what_went_into_windows_can_be_read_again(tmp_path: Path) -> None:
     used = dict[str, int]()
     for window in feed(tmp_path, size=3).windows(0.0, most=2):
         used.update(window.taken)
+    live = feed(tmp_path, size=3)
+    list(live.windows(0.0, most=2))
+    assert numbers(live.tail(4)) == [5, 6, 7, 8]
     again = feed(tmp_path, size=3, used=used)
     assert numbers(again.tail(4)) == [5, 6, 7, 8]
     assert numbers(again.tail(99)) == list(range(9))

@@ -16,6 +16,7 @@ from leanloop.monitoring.feed import Feed
 from leanloop.monitoring.judge import Baseline
 from leanloop.monitoring.judge.features import Arrays
 from leanloop.monitoring.labels import Label, Labels
+from leanloop.monitoring.served import KeptBaseline
 from leanloop.monitoring.watch import ReleaseWatch, taken_rows
 from leanloop.serving import ModelSpec, TensorSpec
 from leanloop.serving.capture_format import Record
@@ -90,9 +91,10 @@ def world(tmp_path: Path, engine: Engine) -> World:
     return World(tmp_path / "rows", Labels(engine))
 
 
-def watch(engine: Engine, world: World, baseline: Baseline | None) -> ReleaseWatch:
+def watch(engine: Engine, world: World, baseline: Baseline | None, key: str = "first") -> ReleaseWatch:
     feed = Feed(world.root, SPEC, 2, WINDOW, 60.0, taken_rows(engine, "net", 2))
-    return ReleaseWatch(engine, SETTINGS, feed, baseline, world.labels, parent)
+    kept = None if baseline is None else KeptBaseline(key, baseline)
+    return ReleaseWatch(engine, SETTINGS, feed, kept, world.labels, parent)
 
 
 def test_quiet_traffic_is_as_before(engine: Engine, world: World, baseline: Baseline) -> None:
@@ -163,6 +165,26 @@ def test_what_was_seen_outlives_the_service(engine: Engine, world: World, baseli
     assert after.look(0.0) == 1
     assert after.labelled_since(0.0) == WINDOW
     assert watch(engine, world, baseline).look(0.0) == 0
+
+
+def test_a_new_normal_is_quiet_and_asks_for_no_less_accuracy(engine: Engine, world: World, baseline: Baseline) -> None:
+    before = watch(engine, world, baseline)
+    assert before.accepted() is None
+    world.ask(10, shift=0.5, labelled=True)
+    for _ in range(3):
+        before.look(0.0)
+    assert before.inputs == "drifting"
+    renewed = watch(engine, world, baseline).accepted()
+    assert renewed is not None
+    assert (renewed.accuracy, renewed.calibration) == (baseline.accuracy, baseline.calibration)
+    after = watch(engine, world, renewed, "second")
+    assert (after.inputs, after.windows, after.drifting_since) == ("unknown", 0, None)
+    world.ask(4, shift=0.5)
+    after.look(0.0)
+    assert (after.inputs, after.agreement) == ("ok", "ok")
+    world.ask(2, shift=1.3)
+    after.look(0.0)
+    assert after.inputs == "drifting"
 
 
 def test_labels_for_what_was_judged_before_the_restart_still_count(

@@ -177,6 +177,7 @@ class MonitoringSettings(_Section):
     of: int = Field(3, ge=1, description="... among so many that make an incident")
     clear_after: int = Field(3, ge=1, description="quiet windows in a row that end it")
     level: float = Field(0.005, gt=0, lt=0.5, description="chance of a false alarm per window")
+    accept_after: int = Field(12, ge=3, description="drifting windows that the model copes with become the new normal")
     max_accuracy_drop: float = Field(0.05, gt=0, lt=1, description="below the release's own validation accuracy")
     max_agreement_drop: float = Field(0.03, gt=0, lt=1, description="with the parent, below that on validation")
     parent_samples: int = Field(100, ge=0, description="per window, also asked of the parent; 0 asks none")

@@ -83,6 +83,9 @@ class Row:
 
 NOT_FALLING = ("ok", "unknown")
 
+COPES = "the world has changed, and the model copes"
+"""Cause of the row after which the changed world becomes the new normal."""
+
 TABLE: tuple[Row, ...] = (
     Row(
         "the requests themselves are broken",
@@ -181,7 +184,7 @@ TABLE: tuple[Row, ...] = (
         "accuracy",
     ),
     Row(
-        "the world has changed, and the model copes",
+        COPES,
         {"inputs": "drifting", "accuracy": "ok"},
         "record",
         "inputs",

@@ -71,7 +71,7 @@ class Feed:
         version: Which version.
         size: Rows per window.
         max_age_seconds: Of a window's first row, before the window is given although it is not full.
-        used: Rows of each file that went into windows before, by file name.
+        used: Rows of each file that went into windows, by file name; kept up to date.
         skipped: Windows that were passed over, since more came than was asked for.
     """
 
@@ -80,7 +80,7 @@ class Feed:
     version: int
     size: int
     max_age_seconds: float
-    used: Mapping[str, int]
+    used: dict[str, int]
     skipped: int = 0
     _files: deque[_File] = field(default_factory=deque)
     _seen: set[str] = field(default_factory=set)
@@ -144,6 +144,7 @@ class Feed:
             file = self._files[0]
             step = min(rows, file.left)
             file.used += step
+            self.used[file.path.name] = file.used
             rows -= step
             taken[file.path.name] = file.used
             if not file.left:

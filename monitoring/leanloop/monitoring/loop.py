@@ -22,7 +22,7 @@ from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.monitoring.act import Acts
 from leanloop.monitoring.collect import Collector
-from leanloop.monitoring.diagnosis import diagnose
+from leanloop.monitoring.diagnosis import COPES, Row, diagnose
 from leanloop.monitoring.evidence import Findings, evidence_of
 from leanloop.monitoring.explain import Explainer
 from leanloop.monitoring.feed import Feed
@@ -34,7 +34,7 @@ from leanloop.monitoring.portrait import Portrait, portray
 from leanloop.monitoring.prometheus import ActiveAlert, firing_alerts
 from leanloop.monitoring.retention import clean_up
 from leanloop.monitoring.runs import Runs
-from leanloop.monitoring.served import Served, read_baseline, read_served
+from leanloop.monitoring.served import Served, read_baseline, read_served, renew_baseline
 from leanloop.monitoring.server import Probe, Server
 from leanloop.monitoring.stack.timing import LOOKS_PER_WINDOW, SHORTEST_WINDOW_SECONDS, scrape_seconds
 from leanloop.monitoring.traffic import Traffic
@@ -62,6 +62,7 @@ class _Watched:
     watch: ReleaseWatch
     traffic: Traffic = field(default_factory=Traffic)
     silent: int = 0
+    copes_from: int | None = None
     ticks: int = 0
     right: bool | None = None
 
@@ -253,9 +254,28 @@ class Loop:
             if incident.opened == now:
                 self.explain(incident.id, watch)
             self._act(incident, watched, now)
-        elif findings.baking and watch.windows >= self._settings.monitoring.of:
+        self._accept_new_normal(watched, row, now)
+        unhurt = row.action in ("nothing", "record")
+        if unhurt and findings.baking and watch.windows >= self._settings.monitoring.of:
             self.server.accept(served.model, f"{watch.windows} windows without a complaint")
         return portrait
+
+    def _accept_new_normal(self, watched: _Watched, row: Row, now: float) -> None:
+        """Renew the baseline of a release that has coped with a changed world for long enough."""
+        watch = watched.watch
+        if row.cause != COPES:
+            watched.copes_from = None
+            return
+        if watched.copes_from is None:
+            watched.copes_from = watch.windows
+        if watch.windows - watched.copes_from < self._settings.monitoring.accept_after:
+            return
+        baseline = watch.accepted()
+        if baseline is not None:
+            renew_baseline(self._workspace.store, watched.served, baseline, now)
+            log.info("%s: what version %d is asked now is the new normal", watched.served.model, watched.served.version)
+            watched.watch = self._new_watch(watched.served)
+        watched.copes_from = None
 
     def explain(self, name: str, watch: ReleaseWatch) -> bool:
         """Have the newest window of a release reported on; False when there is none that could be compared."""

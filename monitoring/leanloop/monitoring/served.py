@@ -70,15 +70,44 @@ def read_served(repository: ModelRepository, store: Store, model: str) -> Served
     )
 
 
-def read_baseline(store: Store, served: Served) -> Baseline | None:
-    """What the champion's windows are compared with; None when none was kept.
+@dataclass(frozen=True)
+class KeptBaseline:
+    """What a champion's windows are compared with, and the key that the store keeps it under: it never changes."""
+
+    key: str
+    baseline: Baseline
+
+
+def read_baseline(store: Store, served: Served) -> KeptBaseline | None:
+    """The newest baseline of the champion; None when none was kept.
 
     Raises:
         StoreError: It is damaged.
     """
     if served.release is None:
         return None
-    key = baseline_key(served.release.bundle_digest, served.artifact_id)
+    first = baseline_key(served.release.bundle_digest, served.artifact_id)
+    newest = store.get_json(f"{first}.json")
+    key = first if newest is None else str(newest["key"])
     with tempfile.TemporaryDirectory(prefix="leanloop-baseline-") as name:
         folder = Path(name) / "baseline"
-        return Baseline.load(folder) if store.get_folder(key, folder) else None
+        return KeptBaseline(key, Baseline.load(folder)) if store.get_folder(key, folder) else None
+
+
+def renew_baseline(store: Store, served: Served, baseline: Baseline, now: float) -> KeptBaseline:
+    """Keep a later baseline of the champion beside the earlier ones; it is the one that counts from now on.
+
+    Args:
+        store: Of the workspace.
+        served: Its release is known.
+        baseline: From live windows that were accepted.
+        now: Unix time.
+    """
+    assert served.release is not None, "a baseline is renewed where one was kept"
+    first = baseline_key(served.release.bundle_digest, served.artifact_id)
+    key = f"{first}-{int(now)}"
+    with tempfile.TemporaryDirectory(prefix="leanloop-baseline-") as name:
+        baseline.save(Path(name))
+        store.put_folder(key, Path(name))
+    store.put_json(f"{first}.json", {"schema_version": 1, "key": key})
+    return KeptBaseline(key, baseline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from leanloop.monitoring.judge.estimate import Falling
 from leanloop.monitoring.judge.features import probabilities
 from leanloop.monitoring.labels import Labels
 from leanloop.monitoring.recent import Recent
+from leanloop.monitoring.served import KeptBaseline
 
 AskParent = Callable[[Mapping[str, np.ndarray]], np.ndarray | None]
 """The parent's first output for some inputs, [asked, ...]; None when there is no parent to ask."""
@@ -36,6 +37,9 @@ MOST_PER_LOOK = 4
 
 KEPT_WINDOWS = 20
 """Of answers that wait for their labels."""
+
+MOST_ACCEPTED = 4_000
+"""Records of a renewed baseline: the parent is asked all of them."""
 
 _BROKEN_SHARE = 0.01
 _FEATURES_KEPT = 8
@@ -72,7 +76,8 @@ class ReleaseWatch:
         engine: Of `leanloop.monitoring.database.open_database`.
         settings: Window, limits, persistence.
         feed: Of the release's version.
-        baseline: What its windows are compared with; None when there is none: then nothing is known of its inputs.
+        kept: The baseline that its windows are compared with; None when there is none: then nothing is known of its
+            inputs. Windows that were judged by another one count no more.
         labels: Of all models.
         ask_parent: The parent revision, asked a sample of each window.
     """
@@ -82,11 +87,13 @@ class ReleaseWatch:
         engine: Engine,
         settings: MonitoringSettings,
         feed: Feed,
-        baseline: Baseline | None,
+        kept: KeptBaseline | None,
         labels: Labels,
         ask_parent: AskParent,
     ) -> None:
-        self._engine, self._settings, self.feed, self.baseline = engine, settings, feed, baseline
+        self._engine, self._settings, self.feed = engine, settings, feed
+        self._baseline_key = "" if kept is None else kept.key
+        self.baseline = None if kept is None else kept.baseline
         self._ask_parent, self._labels = ask_parent, labels
         self._recent = Recent(labels, feed.spec.name, KEPT_WINDOWS)
         self._states = {
@@ -108,6 +115,8 @@ class ReleaseWatch:
         )
         with Session(self._engine) as session:
             for row in session.scalars(wanted):
+                if row.verdict["baseline"] != self._baseline_key:
+                    continue
                 self._remember(Flags(**row.verdict["flags"]), row.first_time)  # type: ignore[arg-type]
         before = self.feed.tail(KEPT_WINDOWS * self._settings.window)
         if len(before):
@@ -160,7 +169,11 @@ class ReleaseWatch:
                     records=len(window),
                     broken=window.broken,
                     drifts=flags.inputs,
-                    verdict={"flags": vars(flags), **({} if verdict is None else _figures(verdict))},
+                    verdict={
+                        "baseline": self._baseline_key,
+                        "flags": vars(flags),
+                        **({} if verdict is None else _figures(verdict)),
+                    },
                 )
             )
             for file, rows in window.taken.items():
@@ -202,6 +215,27 @@ class ReleaseWatch:
         usual = self.baseline.accuracy if self.baseline is not None else None
         settings = self._settings
         return accuracy_state(self.live_accuracy, usual, level=settings.level, max_drop=settings.max_accuracy_drop)
+
+    def accepted(self) -> Baseline | None:
+        """A baseline of the newest windows, for a release that copes with them; None when they are too few.
+
+        How right it must be stays as it was when it was accepted: a new normal is no excuse to get worse.
+        """
+        recent = self.feed.tail(min(MOST_ACCEPTED, self._settings.accept_after * self._settings.window))
+        if self.baseline is None or len(recent) < 2 * self._settings.window:
+            return None
+        # The projections take every second record: neighbours in time must not all fall on one side.
+        rows = np.random.default_rng(int(recent.times[0])).permutation(len(recent))
+        inputs = {name: values[rows] for name, values in recent.inputs.items()}
+        output = recent.outputs[self.feed.spec.outputs[0].name][rows]
+        parent = None if self.baseline.agreement is None else self._ask_parent(inputs)
+        fitted = Baseline.fit(inputs, output, parent, None, task=self.baseline.task)
+        return replace(
+            fitted,
+            accuracy=self.baseline.accuracy,
+            calibration=self.baseline.calibration,
+            agreement=fitted.agreement if parent is not None else self.baseline.agreement,
+        )
 
     def newest_labels(self) -> np.ndarray:
         """Labels of the last window, [records]; negative where none has come."""
