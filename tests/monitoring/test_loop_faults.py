@@ -186,10 +186,12 @@ def test_a_full_capture_disk_does_not_touch_the_answers(world: World, models: Mo
 def test_a_rollout_that_a_crash_interrupted_is_mended_before_the_first_look(world: World, models: Models) -> None:
     good = models.linear(1.0)
     deploy(world.client, world.repository, world.spec, [good, models.linear(2.0)])
-    journal = world.loop.server.journal
+    journal, before = world.loop.server.journal, world.repository.config(MODEL)
+    assert before is not None
+    after = before.model_copy(update={"versions": (1, 2, 3)})
     with journal.begin(MODEL, "half") as rollout:
         rollout = journal.move(rollout, "validated")
-        rollout = journal.move(rollout, "promoting", "the process dies now", version=3)
+        journal.move(rollout, "promoting", "the process dies now", version=3, before=before, after=after)
     world.look()
     assert world.loop.view.models == ()
     for mended in world.loop.server.recover():
