@@ -208,12 +208,23 @@ class Loop:
 
     def _follow(self) -> dict[str, _Watched]:
         """Watch what serves now: a release that is new gets a watch of its own."""
-        for model in self.models():
+        models = self.models()
+        for gone in self._watched.keys() - set(models):
+            del self._watched[gone]
+            self._portraits.pop(gone, None)
+        for model in models:
             if self.server.journal.interrupted(model):
                 continue  # what serves is just being switched
-            served = read_served(self.server.repository, self._workspace.store, model)
             known = self._watched.get(model)
-            if served is not None and (known is None or known.served.key != served.key):
+            settled = known is not None and known.served.release is not None
+            if known is not None and settled and self.server.repository.config(model) == known.served.config:
+                continue  # the store need not be asked at every look
+            served = read_served(self.server.repository, self._workspace.store, model)
+            if served is None:
+                continue
+            if known is not None and known.served.key == served.key:
+                known.served = served
+            else:
                 self._watched[model] = _Watched(served, self._new_watch(served))
                 log.info("%s: version %d is watched", model, served.version)
         return self._watched
