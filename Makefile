@@ -18,8 +18,8 @@ check: setup ## formatting, lint, types, layers
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-test: setup ## all tests
-	$(VENV)/python -m pytest
+test: setup ## all tests, two files at a time
+	$(VENV)/python -m pytest -n 2 --dist loadfile
 
 demo: demo-optimize ## optimise and serve the Fashion-MNIST model
 

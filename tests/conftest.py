@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -14,6 +16,12 @@ import torch
 from hypothesis import settings
 
 from leanloop.core.settings import Settings, parse_settings
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Files are tested side by side. What holds for a whole host, such as the lock of measurements, holds for each.
+    room = Path(tempfile.gettempdir()) / f"leanloop-tests-{worker}"
+    room.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(room)
 
 # The first example of a test may import for a second, and the machine may be busy: time decides no test.
 settings.register_profile("leanloop", deadline=None)
