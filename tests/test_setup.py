@@ -235,6 +235,7 @@ def test_a_finished_set_up_runs_no_command(
         (project / name).write_text("torch==2.13.0\n", encoding="utf-8")
     for package in setup.PACKAGES:
         make(project / ".tools" / "debian" / package.proof)
+        make(project / ".tools" / "debian" / package.data)
     monkeypatch.setattr(setup, "create_environment", make)
     monkeypatch.setattr(setup, "pip", lambda *arguments: None)
     monkeypatch.setattr(setup, "link_libpython", lambda: None)

@@ -132,7 +132,7 @@ def test_an_accepted_version_lets_the_others_go(rollouts, models):
     rollouts.deploy(original, models.linear(2.0))
     with pytest.raises(ServingError, match="waits for a verdict"):
         finish_bake(*rollouts.parts, rollouts.spec.name, "no news")
-    promotion = rollouts.deploy(revised, models.linear(3.0), bake=BAKE)
+    promotion = rollouts.deploy(revised, models.linear(3.0), bake=BAKE, incident="drift")
     assert sorted(promotion.versions) == [1, 2, 3, 4]
     assert rollouts.states == ["baked", "promoted"]
     with pytest.raises(ServingError, match="on its way"):

@@ -9,14 +9,16 @@ from typer.testing import CliRunner
 
 from leanloop.core.errors import ServingError
 from leanloop.pipelines.cli import app
+from leanloop.pipelines.cli.common import console
 from tests.serving.conftest import QUERIES, deploy, linear_spec
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def leanloop(triton, new_name, tmp_path):
+def leanloop(triton, new_name, tmp_path, monkeypatch):
     """The command line, with a workspace whose Triton is the shared one."""
+    monkeypatch.setattr(console, "_width", 200)
     document = yaml.safe_load((ROOT / "examples/digits/params.yaml").read_text())
     document["workspace"] = str(triton.repository.root.parents[1])
     document["model"]["name"] = new_name()
@@ -30,7 +32,7 @@ def leanloop(triton, new_name, tmp_path):
     params.write_text(yaml.safe_dump(document))
 
     def run(*arguments: str) -> str:
-        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*arguments, "-p", str(params)])
+        result = CliRunner().invoke(app, [*arguments, "-p", str(params)])
         if isinstance(result.exception, ServingError):
             raise result.exception
         assert result.exit_code == 0, result.output

@@ -196,9 +196,16 @@ def tell_story(
         promoted = now() - shifted
         tell(now(), f"version {done.version} was promoted {promoted:.0f} s after the shift, by run {run}")
         flow.chapter = after = Chapter("after the repair")
-        wait("recovery", lambda model: model.version == done.version and model.windows >= quiet_windows)
+        end = wait("recovery", lambda model: model.version != done.version or model.windows >= quiet_windows)
+        if end.version != done.version:
+            raise ServingError("The new version was rolled back.", where=run, value=_newest_note(client, samples.model))
     tell(now(), f"accuracy {before.accuracy:.1%} before, {during.accuracy:.1%} during, {after.accuracy:.1%} after")
     return Story((before, during, after), first.version, done.version, incident.id, run, promoted)
+
+
+def _newest_note(client: ServiceClient, model: str) -> str:
+    newest = client.incidents(model)[0]
+    return f"{newest['cause']}: {newest['note']}"
 
 
 def _acts(model: ModelView) -> bool:
