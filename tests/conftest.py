@@ -19,7 +19,7 @@ from leanloop.core.settings import Settings, parse_settings
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Files are tested side by side. What holds for a whole host, such as the lock of measurements, holds for each.
-    room = Path(tempfile.gettempdir()) / f"leanloop-tests-{worker}"
+    room = Path(tempfile.gettempdir()) / f"leanloop-tests-{os.getuid()}-{worker}"
     room.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(room)
 
