@@ -9,6 +9,9 @@ from leanloop.core.contracts import Artifact, Release
 from leanloop.core.errors import StoreError
 from leanloop.core.store import Store
 
+ORIGINAL = "original-onnxruntime-fp32"
+"""Artifact that is version 1 of every model: the first champion, and the floor to roll back to."""
+
 
 def all_releases(store: Store, model: str | None = None) -> Sequence[Release]:
     """Releases of one model, or of every model, oldest first."""

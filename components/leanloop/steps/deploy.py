@@ -23,7 +23,7 @@ from leanloop.core.events import emit, progress, step_events
 from leanloop.core.files import atomic_folder, write_json, write_text
 from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
-from leanloop.core.releases import release_key, settings_key
+from leanloop.core.releases import ORIGINAL, release_key, settings_key
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.steps.rehearsal import STAGES
@@ -31,9 +31,6 @@ from leanloop.steps.rehearsal import STAGES
 if TYPE_CHECKING:
     from leanloop.bundle import Bundle
     from leanloop.serving import CaptureChoice, TritonClient
-
-ORIGINAL = "original-onnxruntime-fp32"
-"""Version 1 of every model: the first champion, and the floor to roll back to."""
 
 _LEAST_BLOCK_SECONDS = 0.2
 """A served request takes milliseconds even of a tiny model: shorter blocks would hold too few."""

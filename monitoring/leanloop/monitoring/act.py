@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from leanloop.core.errors import LeanloopError, ServingError
 from leanloop.core.launcher import Kind
 from leanloop.core.settings import TriggerSettings
-from leanloop.monitoring.diagnosis import Action
 from leanloop.monitoring.incidents import Incident, Incidents
 from leanloop.monitoring.runs import RunEntry, Runs
 from leanloop.monitoring.server import Server
-
-_KINDS: dict[Action, Kind] = {
-    "re-tune": "re-tune",
-    "re-optimise": "re-optimise",
-    "fine-tune and re-optimise": "fine-tune and re-optimise",
-}
 
 MOST_REPAIRS = 5
 """Reloads of one model for one incident; a server that needs more needs a person."""
@@ -68,8 +61,8 @@ class Acts:
                 self._roll_back(incident, now)
             case "repair the server":
                 self._repair(incident, now)
-            case "re-tune" | "re-optimise" | "fine-tune and re-optimise":
-                self._run(incident, _KINDS[incident.action], since, concurrency, now)
+            case "re-tune" | "re-optimise" | "fine-tune and re-optimise" as kind:
+                self._run(incident, kind, since, concurrency, now)
             case "nothing":
                 raise ValueError(f"an incident always asks for something: {incident.id}")
 

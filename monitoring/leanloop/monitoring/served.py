@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanloop.core.contracts import Release
-from leanloop.core.releases import baseline_key, release_of
+from leanloop.core.releases import ORIGINAL, baseline_key, release_of
 from leanloop.core.store import Store
 from leanloop.monitoring.judge import Baseline
 from leanloop.serving import ModelConfig, ModelRepository
-
-ORIGINAL = "original-onnxruntime-fp32"
 
 
 @dataclass(frozen=True)

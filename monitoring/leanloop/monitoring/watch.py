@@ -24,7 +24,7 @@ from leanloop.monitoring.judge import (
     judge,
 )
 from leanloop.monitoring.judge.estimate import Falling
-from leanloop.monitoring.judge.features import probabilities
+from leanloop.monitoring.judge.features import predicted
 from leanloop.monitoring.labels import Labels
 from leanloop.monitoring.recent import Recent
 from leanloop.monitoring.served import KeptBaseline
@@ -120,7 +120,7 @@ class ReleaseWatch:
                 self._remember(Flags(**row.verdict["flags"]), row.first_time)  # type: ignore[arg-type]
         before = self.feed.tail(KEPT_WINDOWS * self._settings.window)
         if len(before):
-            self._recent.add(before, self._classes(before))
+            self._recent.add(before, predicted(self._output(before)))
 
     def look(self, now: float) -> int:
         """Judge the windows that are due at a Unix time; returns how many."""
@@ -132,22 +132,20 @@ class ReleaseWatch:
         return judged
 
     def _judge(self, window: Window) -> None:
-        output = window.outputs[self.feed.spec.outputs[0].name]
+        output = self._output(window)
         verdict, flags = None, Flags(None, None, None, broken=window.broken > 0)
         if len(window):
             if self.baseline is not None:
                 verdict = judge(self.baseline, window.inputs, output, self._settings, parent=self._parent(window))
                 flags = Flags.of(verdict, window.broken)
-            self._recent.add(window, self._classes(window))
+            self._recent.add(window, predicted(output))
         first, last = (float(window.times[0]), float(window.times[-1])) if len(window) else (0.0, 0.0)
         self._keep(window, verdict, flags, first, last)
         self._remember(flags, first)
         self.last, self.last_window = verdict, window if len(window) else None
 
-    def _classes(self, window: Window) -> np.ndarray:
-        output = window.outputs[self.feed.spec.outputs[0].name]
-        scores = np.asarray(output, dtype=np.float64).reshape(len(output), -1)
-        return np.asarray(probabilities(scores).argmax(axis=1))
+    def _output(self, window: Window) -> np.ndarray:
+        return window.outputs[self.feed.spec.outputs[0].name]
 
     def _parent(self, window: Window) -> ParentAnswers | None:
         count = min(self._settings.parent_samples, len(window))
@@ -227,7 +225,7 @@ class ReleaseWatch:
         # The projections take every second record: neighbours in time must not all fall on one side.
         rows = np.random.default_rng(int(recent.times[0])).permutation(len(recent))
         inputs = {name: values[rows] for name, values in recent.inputs.items()}
-        output = recent.outputs[self.feed.spec.outputs[0].name][rows]
+        output = self._output(recent)[rows]
         parent = None if self.baseline.agreement is None else self._ask_parent(inputs)
         fitted = Baseline.fit(inputs, output, parent, None, task=self.baseline.task)
         return replace(

@@ -15,7 +15,7 @@ import numpy as np
 
 from leanloop.monitoring.judge.counts import chances, expected_share
 from leanloop.monitoring.judge.estimate import Falling
-from leanloop.monitoring.judge.features import flat, probabilities
+from leanloop.monitoring.judge.features import flat, predicted, probabilities
 
 LEAST_SAMPLES = 50
 """Fewer pairs of answers are not judged."""
@@ -124,8 +124,7 @@ class Agreement:
 def _agrees(output: np.ndarray, parent_output: np.ndarray, tolerance: float | None) -> np.ndarray:
     if tolerance is not None:
         return _apart(output, parent_output) <= tolerance
-    ours, theirs = (probabilities(flat(scores)).argmax(axis=1) for scores in (output, parent_output))
-    return np.asarray(ours == theirs)
+    return np.asarray(predicted(output) == predicted(parent_output))
 
 
 def _apart(output: np.ndarray, parent_output: np.ndarray) -> np.ndarray:

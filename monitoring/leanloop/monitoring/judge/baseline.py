@@ -14,7 +14,7 @@ from leanloop.core.files import atomic_file, digest_file
 from leanloop.monitoring.judge.agreement import Agreement
 from leanloop.monitoring.judge.clipping import Range
 from leanloop.monitoring.judge.estimate import Calibration
-from leanloop.monitoring.judge.features import Arrays, Features, finite, flat, probabilities
+from leanloop.monitoring.judge.features import Arrays, Features, finite, predicted
 from leanloop.monitoring.judge.reference import Reference, below
 
 Task = Literal["classification", "regression"]
@@ -99,7 +99,7 @@ class Baseline:
         calibration = accuracy = known = None
         if classifies and targets is not None:
             known = np.asarray(targets).reshape(len(output)).astype(np.int64)
-            accuracy = float((probabilities(flat(output)).argmax(axis=1) == known).mean())
+            accuracy = float((predicted(output) == known).mean())
             calibration = Calibration.fit(output, known)
         reference = Reference.fit(inputs, output, classifies=classifies)
         # The reference's distributions are those of every second sample: reports then show what was judged.

@@ -100,6 +100,11 @@ def coordinates(
     )
 
 
+def predicted(output: np.ndarray) -> np.ndarray:
+    """The class of each answer, [samples], of a classifier's first output, [samples, ...]."""
+    return np.asarray(probabilities(flat(output)).argmax(axis=1))
+
+
 def probabilities(scores: np.ndarray) -> np.ndarray:
     """Class probabilities, [samples, classes], of logits, of probabilities, or of one logit per sample.
 

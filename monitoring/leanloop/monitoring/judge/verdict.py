@@ -13,7 +13,7 @@ from leanloop.monitoring.judge.baseline import Baseline
 from leanloop.monitoring.judge.clipping import Clipping
 from leanloop.monitoring.judge.drift import WindowDrift, judge_window
 from leanloop.monitoring.judge.estimate import Estimate, Falling
-from leanloop.monitoring.judge.features import Arrays, finite, flat, probabilities
+from leanloop.monitoring.judge.features import Arrays, finite, predicted
 
 _CLIPPING_SHARE = 0.1
 """Of the level: clipping is asked beside drift, and must not double its false alarms."""
@@ -91,7 +91,7 @@ def judge(
     level, max_drop = settings.level, settings.max_accuracy_drop
     accuracy = LiveAccuracy(int((known[whole] >= 0).sum()), len(answers), None)
     if baseline.task == "classification" and len(answers):
-        accuracy = live_accuracy(probabilities(flat(answers)).argmax(axis=1), known[whole])
+        accuracy = live_accuracy(predicted(answers), known[whole])
     estimate = Estimate(len(answers), None, None, "unknown")
     if baseline.calibration is not None:
         estimate = baseline.calibration.estimate(answers, level=level, max_drop=max_drop)

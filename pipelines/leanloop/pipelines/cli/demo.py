@@ -93,10 +93,10 @@ def loop(
     for chapter in story.chapters:
         table.add_row(
             chapter.name,
-            str(chapter.requests),
-            str(chapter.failed),
-            f"{chapter.accuracy:.1%}",
-            f"{chapter.p99_ms:.1f} ms",
+            str(chapter.sent.requests),
+            str(chapter.sent.failed),
+            f"{chapter.sent.accuracy:.1%}",
+            f"{chapter.sent.p99_ms:.1f} ms",
         )
     console.print(table)
     console.print(

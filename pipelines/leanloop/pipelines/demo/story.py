@@ -25,31 +25,10 @@ _POLL_SECONDS = 1.0
 
 @dataclass
 class Chapter:
-    """A part of the story: what was asked in it, and how right the answers were."""
+    """A part of the story, and what became of the requests in it."""
 
     name: str
-    requests: int = 0
-    right: int = 0
-    failed: int = 0
-    milliseconds: list[float] = field(default_factory=list)
-
-    def add(self, sent: Sent) -> None:
-        """Take in a chunk of traffic."""
-        self.requests += sent.requests
-        self.right += sent.right
-        self.failed += sent.failed
-        self.milliseconds += sent.milliseconds
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers."""
-        return self.right / self.requests if self.requests else 0.0
-
-    @property
-    def p99_ms(self) -> float:
-        """What 99 of 100 answers took at most."""
-        ordered = sorted(self.milliseconds)
-        return ordered[int(0.99 * (len(ordered) - 1))] if ordered else 0.0
+    sent: Sent = field(default_factory=Sent)
 
 
 @dataclass
@@ -75,12 +54,15 @@ class Story:
     @property
     def lost(self) -> float:
         """Accuracy that the shift cost."""
-        return self.chapters[0].accuracy - self.chapters[1].accuracy
+        return self._accuracy(0) - self._accuracy(1)
 
     @property
     def won_back(self) -> float:
         """Share of it that the repair won back."""
-        return (self.chapters[2].accuracy - self.chapters[1].accuracy) / self.lost if self.lost else 0.0
+        return (self._accuracy(2) - self._accuracy(1)) / self.lost if self.lost else 0.0
+
+    def _accuracy(self, chapter: int) -> float:
+        return self.chapters[chapter].sent.accuracy
 
 
 class _Flow:
@@ -98,7 +80,7 @@ class _Flow:
         try:
             while not self._ended.is_set():
                 chapter, (shift, severity) = self.chapter, self.shift
-                chapter.add(self._traffic.send(shift, severity, count=self._count))
+                chapter.sent.add(self._traffic.send(shift, severity, count=self._count))
         except Exception as error:  # noqa: BLE001 - told in the thread that waits for it
             self.failure = error
 
@@ -176,7 +158,7 @@ def tell_story(
         if _acts(quiet):
             raise ServingError("There was an incident without a shift.", value=quiet.diagnosis)
         before = flow.chapter
-        tell(now(), f"{quiet_windows} windows judged, nothing is wrong; accuracy {before.accuracy:.1%}")
+        tell(now(), f"{quiet_windows} windows judged, nothing is wrong; accuracy {before.sent.accuracy:.1%}")
 
         flow.shift, flow.chapter = (shift, severity), Chapter("during the shift")
         during, shifted = flow.chapter, now()
@@ -199,8 +181,9 @@ def tell_story(
         end = wait("recovery", lambda model: model.version != done.version or model.windows >= quiet_windows)
         if end.version != done.version:
             raise ServingError("The new version was rolled back.", where=run, value=_newest_note(client, samples.model))
-    tell(now(), f"accuracy {before.accuracy:.1%} before, {during.accuracy:.1%} during, {after.accuracy:.1%} after")
-    return Story((before, during, after), first.version, done.version, incident.id, run, promoted)
+    chapters = (before, during, after)
+    tell(now(), "accuracy: " + ", ".join(f"{one.sent.accuracy:.1%} {one.name}" for one in chapters))
+    return Story(chapters, first.version, done.version, incident.id, run, promoted)
 
 
 def _newest_note(client: ServiceClient, model: str) -> str:

@@ -83,6 +83,16 @@ class Sent:
     versions: dict[int, int] = field(default_factory=dict)
     milliseconds: list[float] = field(default_factory=list)
 
+    def add(self, other: Sent) -> None:
+        """Take in what became of further requests."""
+        self.requests += other.requests
+        self.failed += other.failed
+        self.right += other.right
+        self.labels += other.labels
+        for version, count in other.versions.items():
+            self.versions[version] = self.versions.get(version, 0) + count
+        self.milliseconds += other.milliseconds
+
     @property
     def p99_ms(self) -> float:
         """What 99 of 100 answers took at most; 0 without any."""
