@@ -114,6 +114,14 @@ def test_a_socket_with_a_long_name_lies_elsewhere(tmp_path: Path, monkeypatch: p
         supervisord.socket_path(deep)
 
 
+def test_a_supervisor_answers_when_it_listens_not_when_its_socket_is_there() -> None:
+    with TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as one:
+        path = Path(short, "s")
+        assert not supervisord.answers(path)
+        one.bind(str(path))
+        assert not supervisord.answers(path)
+
+
 def test_paths_reach_the_programs_as_they_are(tmp_path: Path) -> None:
     program = Program("prometheus", ("/a b/50%/run it", "--x='y'"), {}, 5)
     text = supervisord.render((program,), socket=tmp_path / "s", logs=tmp_path / "100%", directory=tmp_path)

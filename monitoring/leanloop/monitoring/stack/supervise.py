@@ -226,7 +226,7 @@ def _launch(plan: Plan, workspace: Workspace) -> SupervisorState:
     )
     state.save(folder)
     deadline = time.monotonic() + _SUPERVISOR_SECONDS
-    while not socket.exists():
+    while not supervisord.answers(socket):
         if process.poll() is not None or time.monotonic() > deadline:
             _end(state, workspace)
             raise ServingError(

@@ -146,6 +146,15 @@ def connect(socket: Path) -> ServerProxy:
     return ServerProxy("http://localhost", transport=SupervisorTransport(None, None, f"unix://{socket}"))
 
 
+def answers(socket: Path) -> bool:
+    """Whether the supervisor takes calls; its socket is there a moment before it listens."""
+    try:
+        process_infos(connect(socket))
+    except OSError:
+        return False
+    return True
+
+
 def process_infos(proxy: ServerProxy) -> list[dict[str, Any]]:
     """What the supervisor says of each program: supervisor's ``getAllProcessInfo``."""
     return cast(list[dict[str, Any]], proxy.supervisor.getAllProcessInfo())
