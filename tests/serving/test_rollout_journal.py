@@ -34,6 +34,16 @@ def test_each_transition_is_kept(journal):
     assert journal.serving("m", 1) is None
 
 
+def test_what_another_process_writes_is_read_at_once(journal, tmp_path):
+    with journal.begin("m", "a1") as rollout:
+        reader = Journal(tmp_path)
+        assert reader.history("m")[-1].state == "staged"
+        journal.move(rollout, "validated")
+        assert reader.history("m")[-1].state == "validated"
+        journal.move(rollout, "promoting", version=2)
+        assert reader.interrupted("m")
+
+
 @pytest.mark.parametrize(
     ("steps", "refused"),
     [

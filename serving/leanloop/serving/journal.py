@@ -134,6 +134,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder.absolute() / "rollouts"
+        self._known: dict[Path, tuple[tuple[int, ...], Rollout]] = {}
 
     def models(self) -> tuple[str, ...]:
         """Models that ever had a rollout, by name."""
@@ -273,7 +274,16 @@ class Journal:
     def _newest_first(self, model: str) -> Iterator[Rollout]:
         folder = self._folder(model)
         numbers = [int(path.parent.name) for path in folder.glob(f"*/{Rollout.filename}")]
-        return (Rollout.load(folder / str(number)) for number in sorted(numbers, reverse=True))
+        return (self._read(folder / str(number)) for number in sorted(numbers, reverse=True))
+
+    def _read(self, folder: Path) -> Rollout:
+        """A rollout, read once for each time that it is written: a loop that looks often asks for all of them."""
+        found = (folder / Rollout.filename).stat()
+        seal = (found.st_ino, found.st_mtime_ns, found.st_size)
+        known = self._known.get(folder)
+        if known is None or known[0] != seal:
+            known = self._known[folder] = (seal, Rollout.load(folder))
+        return known[1]
 
     def _folder(self, model: str) -> Path:
         return inside(self.root, check_name(model))
