@@ -43,13 +43,16 @@ class Sabotage:
 
 MONITORING = "monitoring/leanloop/monitoring"
 SERVING = "serving/leanloop/serving"
+FAILED_LOOK = (
+    "tests/monitoring/test_loop_faults.py::test_a_look_that_fails_for_one_model_keeps_nothing_else_from_being_looked_at"
+)
 
 TABLE = (
     Sabotage(
         "a duplicate alert",
         f"{MONITORING}/alerts.py",
         "            known = session.scalars(select(AlertRow).where(*key)).one_or_none()",
-        "            known = None",
+        "            known, started = None, time.time_ns() * 1e-9",
         "tests/monitoring/test_alerts.py::test_an_episode_counts_once_however_often_it_is_told",
     ),
     Sabotage(
@@ -79,6 +82,48 @@ TABLE = (
         'if alert.labels.get("model") not in models:',
         "if False:",
         "tests/monitoring/test_alerts.py::test_what_is_not_believed_is_counted_and_not_kept",
+    ),
+    Sabotage(
+        "a replayed alert of days ago",
+        f"{MONITORING}/alerts.py",
+        'if started < now - OLDEST_SECONDS and alert.status == "firing":',
+        "if False:",
+        "tests/monitoring/test_alerts.py::test_what_is_not_believed_is_counted_and_not_kept",
+    ),
+    Sabotage(
+        "an alert that Prometheus shows and Alertmanager tells",
+        f"{MONITORING}/alerts.py",
+        "                known = self._adopt(session, alert.fingerprint, started)",
+        "                pass",
+        "tests/monitoring/test_alerts.py::test_an_episode_that_is_shown_and_told_is_one",
+    ),
+    Sabotage(
+        "an alert of another release",
+        f"{MONITORING}/alerts.py",
+        "return fits and row.version in (None, incident.version)",
+        "return fits",
+        "tests/monitoring/test_alerts.py::test_alerts_belong_to_the_incident_of_their_model_release_and_question",
+    ),
+    Sabotage(
+        "a message of too many alerts",
+        f"{MONITORING}/alerts.py",
+        "alerts: Annotated[list[Alert], Field(max_length=MOST_ALERTS)]",
+        "alerts: list[Alert]",
+        "tests/monitoring/test_alerts.py::test_a_message_of_another_shape_is_refused_whole",
+    ),
+    Sabotage(
+        "an alert that the database does not take now",
+        f"{MONITORING}/service.py",
+        "@app.exception_handler(OperationalError)",
+        "@app.exception_handler(ZeroDivisionError)",
+        "tests/monitoring/test_service.py::test_a_database_that_is_gone_is_told_as_busy",
+    ),
+    Sabotage(
+        "a body that hides its size",
+        f"{MONITORING}/service.py",
+        'if request.method == "POST" and (length is None or not length.isdecimal()):',
+        "if False:",
+        "tests/monitoring/test_service.py::test_a_body_that_hides_its_size_is_not_taken",
     ),
     Sabotage(
         "an oversized message",
@@ -116,6 +161,20 @@ TABLE = (
         "tests/monitoring/test_labels.py::test_a_label_is_told_once_twice_and_otherwise",
     ),
     Sabotage(
+        "labels for unknown ids, kept for ever",
+        f"{MONITORING}/labels.py",
+        "delete(LabelRow).where(LabelRow.received < before)",
+        "delete(LabelRow).where(LabelRow.received < 0)",
+        "tests/monitoring/test_labels.py::test_past_the_horizon_they_are_forgotten",
+    ),
+    Sabotage(
+        "a damaged segment",
+        f"{MONITORING}/collect.py",
+        "except (ValueError, SettingsError):",
+        "except ZeroDivisionError:",
+        "tests/monitoring/test_collect.py::test_what_is_whole_of_a_damaged_segment_is_kept",
+    ),
+    Sabotage(
         "captured values that are no numbers",
         f"{MONITORING}/feed.py",
         "finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))",
@@ -125,8 +184,15 @@ TABLE = (
     Sabotage(
         "captured tensors of a wrong shape",
         f"{MONITORING}/feed.py",
-        "fitting = [table for table in tables if _fits(table, spec)]",
+        "fitting = [table for table in tables if not _misfit(table, spec)]",
         "fitting = list(tables)",
+        "tests/monitoring/test_feed.py::test_broken_records_are_counted_and_kept_from_judgement",
+    ),
+    Sabotage(
+        "captured tensors of a wrong type",
+        f"{MONITORING}/collect.py",
+        "if np.dtype(column.type.value_type.to_pandas_dtype()) != np.dtype(tensor.dtype):",
+        "if False:",
         "tests/monitoring/test_feed.py::test_broken_records_are_counted_and_kept_from_judgement",
     ),
     Sabotage(
@@ -186,6 +252,20 @@ TABLE = (
         "tests/monitoring/test_runs.py::test_a_service_that_died_between_writing_and_starting_starts_it_later",
     ),
     Sabotage(
+        "a service killed between writing a run down and its incident",
+        f"{MONITORING}/act.py",
+        "if under_way is not None and under_way.request.incident == incident.id:",
+        "if False:",
+        "tests/monitoring/test_act.py::test_a_run_that_a_dying_service_wrote_down_belongs_to_its_incident",
+    ),
+    Sabotage(
+        "a service killed between the end of a run and its incident",
+        f"{MONITORING}/act.py",
+        "if run is not None and run.result is not None:",
+        "if False:",
+        "tests/monitoring/test_act.py::test_an_end_that_a_dying_service_wrote_down_last_reaches_the_incident",
+    ),
+    Sabotage(
         "a run that dies half-way",
         f"{MONITORING}/runs.py",
         'if found.state in ("absent", "died"):',
@@ -207,10 +287,38 @@ TABLE = (
         "tests/monitoring/test_watch.py::test_what_was_seen_outlives_the_service",
     ),
     Sabotage(
-        "a new release that answers wrongly",
+        "a window whose judgement fails",
+        f"{MONITORING}/feed.py",
+        "            yield window\n            self._use(window.taken)\n            self.skipped += excess",
+        "            self._use(window.taken)\n            yield window\n            self.skipped += excess",
+        "tests/monitoring/test_watch.py::test_a_window_whose_judgement_failed_is_judged_at_the_next_look",
+    ),
+    Sabotage(
+        "a look that fails for one model",
         f"{MONITORING}/loop.py",
-        "watched.right = self.server.answers_rightly(served)",
-        "watched.right = True",
+        "                with told(model, now, model=model):",
+        "                if True:",
+        FAILED_LOOK,
+    ),
+    Sabotage(
+        "a model whose configuration is damaged, beside others",
+        f"{MONITORING}/server.py",
+        "                continue  # the look at this model says so",
+        "                raise  # the look at this model says so",
+        FAILED_LOOK,
+    ),
+    Sabotage(
+        "nobody is told that looks fail",
+        f"{MONITORING}/failures.py",
+        "paged=looks >= PAGE_AFTER",
+        "paged=False",
+        FAILED_LOOK,
+    ),
+    Sabotage(
+        "a new release that answers wrongly",
+        f"{MONITORING}/watched.py",
+        "self._right = server.answers_rightly(served)",
+        "self._right = True",
         "tests/monitoring/test_loop_faults.py::test_a_new_release_that_fails_is_rolled_back",
     ),
     Sabotage(
@@ -237,8 +345,8 @@ TABLE = (
     Sabotage(
         "a rollout that a crash interrupted",
         f"{MONITORING}/loop.py",
-        "                continue  # what serves is just being switched",
-        "                pass",
+        "            return  # what serves is just being switched",
+        "            pass",
         "tests/monitoring/test_loop_faults.py::test_a_rollout_that_a_crash_interrupted_is_mended_before_the_first_look",
     ),
 )

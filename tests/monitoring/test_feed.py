@@ -27,12 +27,12 @@ class Traffic:
         self.folder.mkdir(parents=True)
         self.rows = self.files = 0
 
-    def add(self, count: int, *, columns: int = 2, value: float | None = None) -> None:
+    def add(self, count: int, *, columns: int = 2, value: float | None = None, dtype: str = "float32") -> None:
         numbers = np.arange(self.rows, self.rows + count)
         x = np.repeat(numbers[:, None], columns, axis=1).astype(np.float32)
         if value is not None:
             x[0] = value
-        record = Record(f"r{self.files}", "net", 2, float(self.rows), 0.1, {"x": x}, {"y": x[:, 0]})
+        record = Record(f"r{self.files}", "net", 2, float(self.rows), 0.1, {"x": x.astype(dtype)}, {"y": x[:, 0]})
         pq.write_table(rows_of([record]), self.folder / f"{self.files:05d}.parquet")
         self.rows += count
         self.files += 1
@@ -95,11 +95,24 @@ def test_broken_records_are_counted_and_kept_from_judgement(tmp_path: Path) -> N
     traffic.add(4, value=np.nan)
     traffic.add(3, columns=5)
     traffic.add(3)
-    (window,) = feed(tmp_path, size=10).windows(0.0, most=9)
-    assert window.broken == 4
+    traffic.add(2, dtype="float64")
+    (window,) = feed(tmp_path, size=12).windows(0.0, most=9)
+    assert window.broken == 6
     assert numbers(window) == [1, 2, 3, 7, 8, 9]
     assert window.inputs["x"].shape == (6, 2)
     assert list(window.request_ids) == ["r0"] * 3 + ["r2"] * 3
+
+
+def test_a_window_whose_judgement_fails_is_given_again(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path)
+    traffic.add(23)
+    live = feed(tmp_path, size=5)
+    with pytest.raises(ZeroDivisionError):
+        for _ in live.windows(0.0, most=2):
+            raise ZeroDivisionError
+    assert (live.used, live.waiting, live.skipped) == ({}, 23, 0)
+    assert [numbers(window) for window in live.windows(0.0, most=2)] == [[10, 11, 12, 13, 14], [15, 16, 17, 18, 19]]
+    assert (live.used, live.waiting, live.skipped) == ({"00000.parquet": 20}, 3, 2)
 
 
 def test_a_window_of_nothing_but_broken_records_is_empty(tmp_path: Path) -> None:
@@ -133,3 +146,16 @@ def test_what_went_into_windows_can_be_read_again(tmp_path: Path) -> None:
     assert numbers(again.tail(4)) == [5, 6, 7, 8]
     assert numbers(again.tail(99)) == list(range(9))
     assert len(feed(tmp_path, size=3).tail(4)) == 0
+
+
+def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path)
+    live = feed(tmp_path, size=5)
+    for _ in range(20):
+        traffic.add(5)
+        assert len(list(live.windows(0.0, most=9))) == 1
+        for path in sorted(traffic.folder.glob("*.parquet"))[:-2]:
+            path.unlink()
+    list(live.windows(0.0, most=9))
+    assert sorted(live.used) == ["00018.parquet", "00019.parquet"]
+    assert live._seen == set(live.used)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,29 @@ from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace, with_absolute_paths
 from leanloop.monitoring.act import MOST_REPAIRS
 from leanloop.monitoring.database import open_database
+from leanloop.monitoring.failures import PAGE_AFTER
 from leanloop.monitoring.loop import Loop
+from leanloop.monitoring.prometheus import ActiveAlert
+from leanloop.monitoring.view import VersionView
 from leanloop.serving import CaptureChoice, ModelRepository, Ports, TritonClient, TritonHome, TritonServer
 from tests.serving.conftest import QUERIES, Models, deploy, linear_spec
 
 MODEL = "net"
 
 
-class NoLauncher:
-    """Nothing here may start a run."""
+class Launcher:
+    """Writes down what is started; a run ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.started: list[RunRequest] = []
+        self.states: dict[str, RunState] = {}
 
     def start(self, request: RunRequest) -> None:
-        raise AssertionError(f"nothing may start here: {request}")
+        self.started.append(request)
+        self.states[request.id] = RunState(state="running")
 
     def look(self, run: str) -> RunState:
-        return RunState(state="absent")
+        return self.states.get(run, RunState(state="absent"))
 
 
 class World:
@@ -42,7 +50,8 @@ class World:
         self.workspace = Workspace(settings)
         self.repository = ModelRepository(self.workspace.serving / "models")
         self.spec = linear_spec(MODEL)
-        self.loop = Loop(settings, open_database(self.workspace.database_url), NoLauncher())
+        self.launcher = Launcher()
+        self.loop = Loop(settings, open_database(self.workspace.database_url), self.launcher)
         self.now = time.time()
 
     def look(self, times: int = 1) -> None:
@@ -87,8 +96,8 @@ def world(home: TritonHome, tmp_path: Path) -> Iterator[World]:
             "grpc_url": f"127.0.0.1:{ports.grpc}",
             "metrics_url": f"127.0.0.1:{ports.metrics}",
         },
-        # Nothing listens there: the loop is blind for latency.
-        "monitoring": {"prometheus_url": f"127.0.0.1:{others.http}", "window": 100, "capture_rate": 1.0},
+        # Nothing listens there: the loop is blind for latency, and pages to its log.
+        "monitoring": {"prometheus_url": f"127.0.0.1:{others.http}", "window": 100, "alertmanager_url": ""},
     }
     settings = with_absolute_paths(Settings.model_validate(document), tmp_path)
     folder = Workspace(settings).serving
@@ -98,7 +107,9 @@ def world(home: TritonHome, tmp_path: Path) -> Iterator[World]:
         TritonServer(home, repository.root, ports, folder, token="sesame") as server,
         TritonClient(server.http_url, server.grpc_url, token="sesame") as client,
     ):
-        yield World(server, settings, client)
+        world = World(server, settings, client)
+        yield world
+        assert all(run.incident is None for run in world.launcher.started), "the loop starts nothing here by itself"
 
 
 def capture_of(world: World) -> CaptureChoice:
@@ -135,13 +146,21 @@ def test_a_new_release_that_fails_is_rolled_back(world: World, models: Models) -
     assert "version 2" in incident.note
 
 
-def test_a_server_that_is_gone_is_paged_after_some_tries(world: World, models: Models) -> None:
+def test_a_server_that_is_gone_is_paged_after_some_tries(
+    world: World, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    shown = [{"alertname": "RequestsFailing", "model": MODEL, "version": version} for version in ("1", "2")]
+    # What Prometheus would show.
+    monkeypatch.setattr("leanloop.monitoring.loop.firing_alerts", lambda _: [ActiveAlert(one, now) for one in shown])
     deploy(world.client, world.repository, world.spec, [models.linear(1.0), models.linear(2.0)])
     world.look()
     world.server.stop()
     world.look_until(lambda: [one.state for one in world.loop.incidents.open()] == ["paged"])
     (incident,) = world.loop.incidents.open()
     assert str(MOST_REPAIRS) in incident.note
+    (model,) = world.loop.view.models
+    assert [(one.id, one.alerts) for one in model.incidents] == [(incident.id, ("RequestsFailing",))]
 
 
 def test_without_prometheus_the_loop_says_that_it_is_blind(world: World, models: Models) -> None:
@@ -199,6 +218,43 @@ def test_a_rollout_that_a_crash_interrupted_is_mended_before_the_first_look(worl
     world.look()
     (model,) = world.loop.view.models
     assert (model.version, journal.history(MODEL)[-1].state) == (2, "discarded")
+
+
+def test_a_look_that_fails_for_one_model_keeps_nothing_else_from_being_looked_at(
+    world: World, models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = "other"
+    for name in (MODEL, other):
+        deploy(world.client, world.repository, linear_spec(name), [models.linear(1.0), models.linear(2.0)])
+    world.look()
+    assert [model.model for model in world.loop.view.models] == [MODEL, other]
+
+    def asked(name: str) -> tuple[VersionView, ...]:
+        return next(model.versions for model in world.loop.view.models if model.model == name)
+
+    rows = world.workspace.rows / f"model={MODEL}/version=2/date=2026-11-22/damaged.parquet"
+    journal = next(world.loop.server.journal.root.glob(f"{MODEL}/*/rollout.json"))
+    for damaged in (rows, world.repository.folder(MODEL) / "config.pbtxt", journal):
+        before = damaged.read_bytes() if damaged.exists() else None
+        damaged.parent.mkdir(parents=True, exist_ok=True)
+        damaged.write_bytes(b"{")
+        answered = asked(other)
+        run = world.loop.runs.request(other, "optimise", "by hand", now=world.now)
+        world.look(PAGE_AFTER - 1)
+        failing = {one.what: one for one in world.loop.view.failures if one.model}
+        assert failing.keys() == {MODEL}
+        assert (failing[MODEL].looks, failing[MODEL].paged) == (PAGE_AFTER - 1, False)
+        assert f"PAGE PersonNeeded: look failed: {MODEL}" not in caplog.text
+        world.look()
+        assert f"PAGE PersonNeeded: look failed: {MODEL}, {PAGE_AFTER} times in a row" in caplog.text
+        assert world.loop.incidents.open() == ()
+        assert world.launcher.started[-1] == run
+        assert asked(other) != answered
+        world.launcher.states[run.id] = RunState(state="failed")
+        caplog.clear()
+        damaged.unlink() if before is None else damaged.write_bytes(before)
+        world.look()
+        assert world.loop.view.failures == ()
 
 
 def test_the_view_survives_as_json(world: World, models: Models) -> None:

@@ -40,7 +40,6 @@ def test_the_oldest_goes_first(tmp_path: Path) -> None:
                     last_time=last,
                     records=1,
                     broken=0,
-                    drifts=None,
                     verdict=verdict,
                 )
             )

@@ -20,13 +20,12 @@ from leanloop.core.contracts import Interval, ServingChoice
 from leanloop.core.launcher import RunRequest, RunState
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import with_absolute_paths
-from leanloop.monitoring.alerts import Alerts
 from leanloop.monitoring.database import open_database
+from leanloop.monitoring.diagnosis import Evidence, diagnose
 from leanloop.monitoring.labels import Label
 from leanloop.monitoring.loop import Loop
 from leanloop.monitoring.service import MOST_BYTES, make_app
-from leanloop.monitoring.stack.rules import ALERT_QUESTIONS
-from leanloop.monitoring.view import FeatureView, LoopView, ModelView, VersionView
+from leanloop.monitoring.view import FailureView, FeatureView, LoopView, ModelView, VersionView
 from leanloop.serving import ModelConfig, ModelSpec, Ports, TensorSpec
 
 TOKEN = "a-token-of-the-test"
@@ -89,8 +88,8 @@ def serving(app: FastAPI, *, with_loop: bool) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def client(loop: Loop, engine: Engine) -> Iterator[httpx.Client]:
-    with serving(make_app(loop, Alerts(engine, ALERT_QUESTIONS), TOKEN), with_loop=False) as client:
+def client(loop: Loop) -> Iterator[httpx.Client]:
+    with serving(make_app(loop, TOKEN), with_loop=False) as client:
         yield client
 
 
@@ -151,11 +150,18 @@ def test_one_wrong_label_refuses_all(client: httpx.Client, loop: Loop, wrong: di
     assert loop.labels.of("net", {"right", "a"}) == {}
 
 
-def test_an_alert_is_written_down_before_it_is_acknowledged(client: httpx.Client, engine: Engine) -> None:
+def test_an_alert_is_written_down_before_it_is_acknowledged_and_belongs_to_its_incident(
+    client: httpx.Client, loop: Loop
+) -> None:
     message = alert_message()
     assert client.post("/v1/alerts", json=message, headers=WRITER).json()["new"] == 1
     assert client.post("/v1/alerts", json=message, headers=WRITER).json()["repeated"] == 1
-    assert [firing.name for firing in Alerts(engine, ALERT_QUESTIONS).firing("net")] == ["LatencyBudgetBurn"]
+    burning = Evidence(latency="burning")
+    incident = loop.incidents.observe("net", 1, diagnose(burning), burning, {}, now=1.0)
+    assert incident is not None
+    loop.alerts.attach(incident)
+    (told,) = client.get("/v1/incidents").json()
+    assert (told["id"], told["alerts"]) == (incident.id, ["LatencyBudgetBurn"])
 
 
 def test_alerts_that_are_not_ours_are_acknowledged_and_counted(client: httpx.Client) -> None:
@@ -210,7 +216,12 @@ def test_a_report_is_read_by_its_name(client: httpx.Client, settings: Settings) 
 
 
 def test_metrics_are_those_of_the_view(client: httpx.Client, loop: Loop) -> None:
-    loop.view = LoopView(tick=123.0, captured=7, models=(portrait(),), runs={"net": {"released": 2}})
+    failures = tuple(
+        FailureView(what=what, model=model, looks=6, since=1.0, problem="damaged", paged=paged)
+        for what, model, paged in (("net", "net", True), ("odd", "odd", False), ("started runs", "", True))
+    )
+    runs = {"net": {"released": 2}}
+    loop.view = LoopView(tick=123.0, captured=7, models=(portrait(),), runs=runs, failures=failures)
     answer = client.get("/metrics")
     found = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -226,6 +237,10 @@ def test_metrics_are_those_of_the_view(client: httpx.Client, loop: Loop) -> None
     assert found["leanloop_accuracy", (("bound", "low"), *release)] == 0.7
     assert found["leanloop_drift_threshold", (("feature", "x.mean"), *release)] == 0.2
     assert found["leanloop_label_coverage_ratio", release] == 0.5
+    assert found["leanloop_look_failures", (("what", "started runs"),)] == 6
+    pages = {labels: value for (name, labels), value in found.items() if name == "leanloop_page"}
+    anyhow = (("model", "net"), ("version", ""))
+    assert pages == {release: 0, anyhow: 1, (("model", ""), ("version", "")): 1}
     assert found["leanloop_version_answers", (("model", "net"), ("served", "1"), ("version", "2"))] == 0
     assert client.get("/v1/status").json()["models"][0]["diagnosis"] == "something"
 
@@ -234,7 +249,7 @@ def test_the_loop_runs_while_the_service_does(settings: Settings, engine: Engine
     loop, looked = Loop(settings, engine, NoLauncher()), threading.Event()
     loop.tick = lambda now: looked.set()  # type: ignore[method-assign,assignment,misc]
     loop.server.recover = lambda: ()  # type: ignore[method-assign]
-    with serving(make_app(loop, Alerts(engine, ALERT_QUESTIONS), TOKEN), with_loop=True) as client:
+    with serving(make_app(loop, TOKEN), with_loop=True) as client:
         assert looked.wait(10)
         assert client.get("/v1/health").status_code == 200
     assert not [thread for thread in threading.enumerate() if thread.name == "loop"]

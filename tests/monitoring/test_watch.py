@@ -197,3 +197,18 @@ def test_labels_for_what_was_judged_before_the_restart_still_count(
     after.look(0.0)
     assert after.live_accuracy.labelled == WINDOW
     assert after.accuracy == before.accuracy == "ok"
+
+
+def test_a_window_whose_judgement_failed_is_judged_at_the_next_look(
+    engine: Engine, world: World, baseline: Baseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch(engine, world, baseline)
+    world.ask(2, labelled=True)
+    with monkeypatch.context() as patch:
+        # The disk is full, say.
+        patch.setattr(ReleaseWatch, "_keep", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            seen.look(0.0)
+    assert (seen.windows, seen.live_accuracy.labelled) == (0, 0)
+    assert seen.look(0.0) == 2
+    assert (seen.windows, seen.coverage(), seen.labelled_since(0.0)) == (2, 1.0, 2 * WINDOW)

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from leanloop.core.errors import LeanloopError, ServingError
-from leanloop.core.launcher import Kind
+from leanloop.core.launcher import Kind, RunState
 from leanloop.core.settings import TriggerSettings
-from leanloop.monitoring.incidents import Incident, Incidents
+from leanloop.monitoring.incidents import Incident, Incidents, IncidentState
 from leanloop.monitoring.runs import RunEntry, Runs
 from leanloop.monitoring.server import Server
 
@@ -66,16 +66,22 @@ class Acts:
             case "nothing":
                 raise ValueError(f"an incident always asks for something: {incident.id}")
 
-    def ended(self, run: RunEntry, *, now: float) -> None:
-        """Write down how a run of the loop's ended; its incident is closed or goes on."""
-        if run.request.incident is None or run.result is None:
-            return
+    def settle(self, *, now: float) -> None:
+        """Write down how the runs ended that incidents wait for: such an incident is closed, or goes on.
+
+        What ended is read from the ledger, so that an end is not missed by a service that dies right after it.
+        """
+        for incident in self.incidents.open():
+            if incident.state == "acting":
+                run = self.runs.newest_for(incident.id)
+                if run is not None and run.result is not None:
+                    self._settle(incident, run, run.result, now)
+
+    def _settle(self, incident: Incident, run: RunEntry, result: RunState, now: float) -> None:
         if run.state == "released":
-            note = f"version {run.result.version} serves since run {run.request.id}"
-            self.incidents.change(run.request.incident, "closed", note, now=now)
+            self._note(incident, "closed", f"version {result.version} serves since run {run.request.id}", now)
         else:
-            note = f"run {run.request.id} {run.state}: {run.result.detail}"[:2000]
-            self.incidents.change(run.request.incident, "open", note, now=now)
+            self._note(incident, "open", f"run {run.request.id} {run.state}: {result.detail}"[:2000], now)
 
     def _roll_back(self, incident: Incident, now: float) -> None:
         try:
@@ -100,9 +106,14 @@ class Acts:
         self._note(incident, "open", f"reloaded {count} times", now)
 
     def _run(self, incident: Incident, kind: Kind, since: float | None, concurrency: int, now: float) -> None:
+        under_way = self.runs.under_way()
+        if under_way is not None and under_way.request.incident == incident.id:
+            # A service that died wrote the run down, but not here.
+            self._note(incident, "acting", f"run {under_way.request.id}", now)
+            return
         hindrance = self.runs.hindrance(self.policy, incident.model, incident.cause, now=now)
         if hindrance is not None:
-            state = "paged" if hindrance.final else "open"
+            state: IncidentState = "paged" if hindrance.final else "open"
             self._note(incident, state, f"no run: {hindrance.reason}", now)
             return
         self._accept(incident)
@@ -128,6 +139,6 @@ class Acts:
         if rollout is not None and rollout.state == "promoted":
             self.server.accept(incident.model, f"not to blame: {incident.cause}")
 
-    def _note(self, incident: Incident, state: str, note: str, now: float) -> None:
+    def _note(self, incident: Incident, state: IncidentState, note: str, now: float) -> None:
         if (incident.state, incident.note) != (state, note):
-            self.incidents.change(incident.id, state, note, now=now)  # type: ignore[arg-type]
+            self.incidents.change(incident.id, state, note, now=now)

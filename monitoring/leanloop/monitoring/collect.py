@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,9 @@ import pyarrow.parquet as pq
 from leanloop.core.errors import SettingsError
 from leanloop.core.files import atomic_file
 from leanloop.core.names import check_name
+from leanloop.core.settings import InputSpec
 from leanloop.serving.capture_format import SUFFIX, Counters, Record, read_segment
+from leanloop.serving.model_config import TensorSpec
 
 Partition = tuple[str, int, str]
 """Model, version, date."""
@@ -144,11 +147,40 @@ def rows_of(records: Sequence[Record]) -> pa.Table:
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
+def files_of(root: Path, model: str = "*", version: int | str = "*") -> list[Path]:
+    """The files of rows, oldest first; of all models and versions without these."""
+    return sorted(root.glob(f"model={model}/version={version}/date=*/*.parquet"), key=lambda path: (path.name, path))
+
+
 def tensor_of(table: pa.Table, column: str) -> np.ndarray:
     """A tensor column as an array, [rows, ...]."""
     shape = json.loads(table.schema.field(column).metadata[b"shape"])
     values = table.column(column).combine_chunks().flatten()
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(table.num_rows, *shape)
+
+
+def misfit(table: pa.Table, side: Literal["input", "output"], tensors: Sequence[TensorSpec | InputSpec]) -> str | None:
+    """Why the columns of a model's tensors are not what it takes or gives; None when they are.
+
+    Args:
+        table: As `rows_of` makes it.
+        side: Of the model.
+        tensors: Name, shape of one sample (-1 is an axis of any length) and type of each.
+    """
+    for tensor in tensors:
+        name = f"{side}.{tensor.name}"
+        if name not in table.column_names:
+            return f"an {side} is missing"
+        column = table.schema.field(name)
+        shape = json.loads(column.metadata[b"shape"])
+        fits = len(shape) == len(tensor.shape) and all(
+            wanted in (found, -1) for found, wanted in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            return f"another shape than the model's {side}"
+        if np.dtype(column.type.value_type.to_pandas_dtype()) != np.dtype(tensor.dtype):
+            return f"another type than the model's {side}"
+    return None
 
 
 def _column(values: np.ndarray) -> pa.FixedSizeListArray:

@@ -54,6 +54,20 @@ def _of_loop(view: LoopView) -> Iterator[Metric]:
         for state, count in states.items():
             runs.add_metric([model, state], count)
     yield runs
+    failing = GaugeMetricFamily("leanloop_look_failures", "Looks in a row that have failed", labels=["what"])
+    for failure in view.failures:
+        failing.add_metric([failure.what], failure.looks)
+    yield failing
+    yield _pages(view)
+
+
+def _pages(view: LoopView) -> Metric:
+    family = GaugeMetricFamily("leanloop_page", "1 while a person must look", labels=_RELEASE)
+    for model in view.models:
+        family.add_metric(_release(model), any(one.state == "paged" for one in model.incidents))
+    for name in sorted({failure.model for failure in view.failures if failure.paged}):
+        family.add_metric([name, ""], 1)  # whatever version it is: nobody could look
+    return family
 
 
 def _of_models(models: tuple[ModelView, ...]) -> Iterator[Metric]:
@@ -72,7 +86,6 @@ def _of_models(models: tuple[ModelView, ...]) -> Iterator[Metric]:
         ("request_rate", "Samples per second", lambda model: model.request_rate),
         ("capacity", "Samples per second, measured when the release was tuned", lambda model: model.capacity),
         ("incidents_open", "Open incidents", lambda model: len(model.incidents)),
-        ("page", "1 while a person must look", lambda model: any(one.state == "paged" for one in model.incidents)),
     )
     for name, text, figure in figures:
         family = GaugeMetricFamily(f"leanloop_{name}", text, labels=_RELEASE)

@@ -6,7 +6,6 @@ Which rows went into judged windows is kept in the database, written in the same
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leanloop.monitoring.collect import tensor_of
+from leanloop.monitoring.collect import files_of, misfit, tensor_of
 from leanloop.serving.model_config import ModelSpec
 
 
@@ -91,20 +90,22 @@ class Feed:
         return sum(file.left for file in self._files)
 
     def windows(self, now: float, *, most: int) -> Iterator[Window]:
-        """The windows that are due at a Unix time; of more than ``most`` only the newest, the others are skipped."""
+        """The windows that are due at a Unix time; of more than ``most`` only the newest, the others are skipped.
+
+        A window's rows are used up when the next one is asked for: one whose judgement failed is given again.
+        """
         self._look()
-        excess = self.waiting // self.size - most
-        if excess > 0:
-            # The rows are used up without being read, in one piece with the next window.
-            passed = self._advance(excess * self.size)
+        excess = max(0, self.waiting // self.size - most)
+        while self.waiting - excess * self.size >= self.size:
+            window = self._window(excess * self.size, self.size)
+            yield window
+            self._use(window.taken)
             self.skipped += excess
-        else:
-            passed = {}
-        while self.waiting >= self.size:
-            yield self._window(self.size, passed)
-            passed = {}
+            excess = 0
         if self._files and now - self._first_time() > self.max_age_seconds:
-            yield self._window(self.waiting, passed)
+            window = self._window(0, self.waiting)
+            yield window
+            self._use(window.taken)
 
     def tail(self, rows: int) -> Window:
         """The newest so many rows that went into windows before, as one window that uses up nothing."""
@@ -116,17 +117,22 @@ class Feed:
             used = self.used.get(path.name, 0)
             if used:
                 first = max(0, used - missing)
-                tables.insert(0, pq.read_table(path).slice(first, used - first))
+                tables.insert(0, pq.read_table(path, partitioning=None).slice(first, used - first))
         return _window(tables, self.spec, {})
 
     def _paths(self) -> list[Path]:
-        folder = self.root / f"model={self.spec.name}" / f"version={self.version}"
-        return sorted(folder.glob("date=*/*.parquet"), key=lambda path: path.name)
+        return files_of(self.root, self.spec.name, self.version)
 
     def _look(self) -> None:
         while self._files and not self._files[0].path.exists():
             self._files.popleft()  # the quota took it; the oldest go first
-        for path in self._paths():
+        paths = self._paths()
+        there = {path.name for path in paths}
+        # What was taken away is never asked for again: a feed that forgets nothing grows for as long as it lives.
+        self._seen &= there
+        for gone in self.used.keys() - there:
+            del self.used[gone]
+        for path in paths:
             if path.name in self._seen:
                 continue
             rows, used = pq.read_metadata(path).num_rows, self.used.get(path.name, 0)
@@ -136,33 +142,36 @@ class Feed:
 
     def _first_time(self) -> float:
         first = self._files[0]
-        return float(pq.read_table(first.path, columns=["time"]).column("time")[first.used].as_py())
+        return float(pq.read_table(first.path, columns=["time"], partitioning=None).column("time")[first.used].as_py())
 
-    def _advance(self, rows: int) -> dict[str, int]:
-        taken: dict[str, int] = {}
-        while rows:
-            file = self._files[0]
-            step = min(rows, file.left)
-            file.used += step
-            self.used[file.path.name] = file.used
-            rows -= step
-            taken[file.path.name] = file.used
-            if not file.left:
-                self._files.popleft()
-        return taken
-
-    def _window(self, rows: int, passed: Mapping[str, int]) -> Window:
-        tables: list[pa.Table] = []
+    def _pieces(self, skip: int, rows: int) -> Iterator[tuple[_File, int, int]]:
+        """Where the next rows lie, after some that are passed over: file, first row, and how many."""
         for file in self._files:
-            step = min(rows - sum(table.num_rows for table in tables), file.left)
-            if not step:
-                break
-            tables.append(pq.read_table(file.path).slice(file.used, step))
-        return _window(tables, self.spec, {**passed, **self._advance(rows)})
+            passed = min(skip, file.left)
+            count = min(rows, file.left - passed)
+            skip, rows = skip - passed, rows - count
+            if count:
+                yield file, file.used + passed, count
+
+    def _window(self, skip: int, rows: int) -> Window:
+        tables = [
+            pq.read_table(file.path, partitioning=None).slice(first, count)
+            for file, first, count in self._pieces(skip, rows)
+        ]
+        # Rows that are passed over are used up without being read, in one piece with the window.
+        taken = {file.path.name: first + count for file, first, count in self._pieces(0, skip + rows)}
+        return _window(tables, self.spec, taken)
+
+    def _use(self, taken: Mapping[str, int]) -> None:
+        self.used.update(taken)
+        for file in self._files:
+            file.used = taken.get(file.path.name, file.used)
+        while self._files and not self._files[0].left:
+            self._files.popleft()
 
 
 def _window(tables: Sequence[pa.Table], spec: ModelSpec, taken: Mapping[str, int]) -> Window:
-    fitting = [table for table in tables if _fits(table, spec)]
+    fitting = [table for table in tables if not _misfit(table, spec)]
     broken = sum(table.num_rows for table in tables) - sum(table.num_rows for table in fitting)
     inputs = {tensor.name: _joined(fitting, f"input.{tensor.name}") for tensor in spec.inputs}
     outputs = {tensor.name: _joined(fitting, f"output.{tensor.name}") for tensor in spec.outputs}
@@ -182,18 +191,8 @@ def _window(tables: Sequence[pa.Table], spec: ModelSpec, taken: Mapping[str, int
     )
 
 
-def _fits(table: pa.Table, spec: ModelSpec) -> bool:
-    for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
-        for tensor in tensors:
-            name = f"{side}.{tensor.name}"
-            if name not in table.column_names:
-                return False
-            shape = json.loads(table.schema.field(name).metadata[b"shape"])
-            if len(shape) != len(tensor.shape):
-                return False
-            if any(wanted not in (found, -1) for found, wanted in zip(shape, tensor.shape, strict=True)):
-                return False
-    return True
+def _misfit(table: pa.Table, spec: ModelSpec) -> str | None:
+    return misfit(table, "input", spec.inputs) or misfit(table, "output", spec.outputs)
 
 
 def _joined(tables: Sequence[pa.Table], column: str) -> np.ndarray:

@@ -92,7 +92,7 @@ class Incidents:
                 return None
             if current is None:
                 current = IncidentRow(
-                    id=_new_id(model, now), model=model, version=version, question=row.question, opened=now, note=""
+                    id=_new_id(now), model=model, version=version, question=row.question, opened=now, note=""
                 )
                 current.state = "open"
                 session.add(current)
@@ -132,7 +132,7 @@ class Incidents:
         return session.scalars(wanted).all()
 
 
-def _new_id(model: str, now: float) -> str:
+def _new_id(now: float) -> str:
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{secrets.token_hex(3)}"
 

@@ -10,61 +10,45 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from sqlalchemy import Engine
 
-from leanloop.core.errors import LeanloopError, ServingError
+from leanloop.core.errors import LeanloopError, ServingError, StoreError
 from leanloop.core.launcher import Launcher
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.monitoring.act import Acts
+from leanloop.monitoring.alerts import Alerts
 from leanloop.monitoring.collect import Collector
 from leanloop.monitoring.diagnosis import COPES, Row, diagnose
-from leanloop.monitoring.evidence import Findings, evidence_of
+from leanloop.monitoring.evidence import evidence_of
 from leanloop.monitoring.explain import Explainer
+from leanloop.monitoring.failures import Failures
 from leanloop.monitoring.feed import Feed
 from leanloop.monitoring.incidents import Incident, Incidents
 from leanloop.monitoring.judge.features import Arrays
 from leanloop.monitoring.labels import Labels
 from leanloop.monitoring.pager import Pager
-from leanloop.monitoring.portrait import Portrait, portray
+from leanloop.monitoring.portrait import Portrait, portray, portray_incident
 from leanloop.monitoring.prometheus import ActiveAlert, firing_alerts
 from leanloop.monitoring.retention import clean_up
 from leanloop.monitoring.runs import Runs
 from leanloop.monitoring.served import Served, read_baseline, read_served, renew_baseline
 from leanloop.monitoring.server import Probe, Server
+from leanloop.monitoring.stack.rules import ALERT_QUESTIONS
 from leanloop.monitoring.stack.timing import LOOKS_PER_WINDOW, SHORTEST_WINDOW_SECONDS, scrape_seconds
-from leanloop.monitoring.traffic import Traffic
-from leanloop.monitoring.view import LoopView
+from leanloop.monitoring.view import LoopView, ModelView
 from leanloop.monitoring.watch import ReleaseWatch, taken_rows
+from leanloop.monitoring.watched import Watched
 
 log = logging.getLogger(__name__)
 
 LATENCY_ALERT = "LatencyBudgetBurn"
 
-_SILENT_PROBES = 2
-"""Real inferences in a row that fail before requests count as failing: one may meet a reload."""
-
 _CLEAN_UP_SECONDS = 600.0
-
-_GOLDEN_EVERY = 12
-"""Ticks between two looks at the golden answers."""
-
-
-@dataclass
-class _Watched:
-    """One model under watch."""
-
-    served: Served
-    watch: ReleaseWatch
-    traffic: Traffic = field(default_factory=Traffic)
-    silent: int = 0
-    copes_from: int | None = None
-    ticks: int = 0
-    right: bool | None = None
 
 
 class Loop:
@@ -81,17 +65,19 @@ class Loop:
         self._workspace = Workspace(settings)
         self._collector = Collector(self._workspace.capture, self._workspace.rows)
         self.labels = Labels(engine)
+        self.alerts = Alerts(engine, ALERT_QUESTIONS)
         self.incidents = Incidents(engine)
         self.runs = Runs(engine, launcher)
         self.server = Server(settings)
         self.acts = Acts(self.server, self.incidents, self.runs, settings.monitoring.trigger)
         self.explainer = Explainer(self._workspace.monitoring / "reports", settings.monitoring.level)
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Watched] = {}
         slo = settings.monitoring.slo
         # A run's own load is forgotten when the shortest alerting window has passed, and one evaluation.
         self._burn_seconds = max(SHORTEST_WINDOW_SECONDS * slo.window_scale, LOOKS_PER_WINDOW * scrape_seconds(slo))
         self._burn_seconds += 2 * scrape_seconds(slo)
-        self._portraits: dict[str, Portrait] = {}
+        self._views: dict[str, ModelView] = {}
+        self._failures = Failures()
         self._pager = Pager(settings.monitoring)
         self._next_clean_up = 0.0
         self._wake = threading.Event()
@@ -123,10 +109,7 @@ class Loop:
         mended = False
         while not self._stop.is_set():
             try:
-                if not mended:
-                    for done in self.server.recover():
-                        log.warning("after a crash: %s %s", done.rollout, done.did)
-                    mended = True
+                mended = mended or self._mend()
                 self.tick(time.time())
             except LeanloopError as error:
                 log.error("a look failed: %s", error)
@@ -136,6 +119,21 @@ class Loop:
             self._wake.wait(self._settings.monitoring.tick_seconds)
             self._wake.clear()
         self.explainer.close()
+
+    def _mend(self) -> bool:
+        """Finish or undo rollouts that a crash interrupted; False while a damaged journal keeps us from it.
+
+        Raises:
+            ServingError: The server is not up yet.
+        """
+        try:
+            for done in self.server.recover():
+                log.warning("after a crash: %s %s", done.rollout, done.did)
+        except StoreError as error:
+            # Looks at its model fail and say so; all others go on.
+            log.error("interrupted rollouts: %s", error)
+            return False
+        return True
 
     def wake(self) -> None:
         """Look now: something has happened."""
@@ -147,34 +145,49 @@ class Loop:
         self._wake.set()
 
     def tick(self, now: float) -> LoopView:
-        """One look at everything, at a Unix time."""
-        self._collector.collect()
+        """One look at everything, at a Unix time; what fails is told, and keeps nothing else from being looked at."""
+        told, models = self._failures.told, self.models()
+        self._forget_all_but(models)
+        with told("captured requests", now):
+            self._collector.collect()
         if now >= self._next_clean_up:
-            self._clean_up(now)
-        probe = self.server.probe()
+            with told("clean-up of old rows", now):
+                self._clean_up(now)
         alerts, blind = self._alerts()
-        if blind:
+        if alerts is None:
             self._pager.blind(blind, now)
         else:
             self._pager.sees()
-        for model, watched in self._follow().items():
-            if not self.server.journal.interrupted(model):
-                self._portraits[model] = self._look(watched, probe, alerts, now)
-        if probe.live:
-            for ended in self.server.end_overdue():
-                log.warning("%s: %s", ended, ended.reason)
-        for run in self.runs.advance(now=now):
-            log.info("run %s ended: %s", run.request.id, run.state)
-            self.acts.ended(run, now=now)
-        for paged in self.incidents.open():
-            if paged.state == "paged":
-                self._pager.person_needed(paged.id, paged.model, f"{paged.cause}: {paged.note}", now)
+            with told("alerts of Prometheus", now):
+                self.alerts.poll(alerts, models, now=now)
+        with told("the server", now):
+            probe, burning = self.server.probe(), self._burning(alerts, now)
+            for model in models:
+                with told(model, now, model=model):
+                    self._look_at(model, probe, burning, now)
+            if probe.live:
+                with told("overdue rollouts", now):
+                    for ended in self.server.end_overdue():
+                        log.warning("%s: %s", ended, ended.reason)
+        with told("started runs", now):
+            for run in self.runs.advance(now=now):
+                log.info("run %s ended: %s", run.request.id, run.state)
+            self.acts.settle(now=now)
+        incidents = self.incidents.open()
+        self.view = self._see(incidents, blind, now)
+        self._page(incidents, now)
+        return self.view
+
+    def _see(self, incidents: Sequence[Incident], blind: str, now: float) -> LoopView:
+        """All that is known after a look."""
         done = self._collector.done
         under_way = self.runs.under_way()
         states: dict[str, dict[str, int]] = {}
         for (model, state), count in self.runs.counts().items():
             states.setdefault(model, {})[state] = count
-        self.view = LoopView(
+        alerts = self.alerts.of([one.id for one in incidents])
+        shown = [(one.model, portray_incident(one, alerts[one.id])) for one in incidents]
+        return LoopView(
             tick=now,
             blind=blind,
             captured=done.rows,
@@ -183,9 +196,23 @@ class Loop:
             lag_seconds=done.lag_seconds(now),
             runs=states,
             run="" if under_way is None else under_way.request.id,
-            models=tuple(portray(one, self.incidents) for _, one in sorted(self._portraits.items())),
+            failures=self._failures.now(),
+            models=tuple(
+                view.model_copy(update={"incidents": tuple(incident for model, incident in shown if model == name)})
+                for name, view in sorted(self._views.items())
+            ),
         )
-        return self.view
+
+    def _page(self, incidents: Sequence[Incident], now: float) -> None:
+        """Ask for a person where one is needed."""
+        for incident in incidents:
+            if incident.state == "paged":
+                reason = f"{incident.cause}: {incident.note}"
+                self._pager.person_needed(incident.id, incident.model, reason, now)
+        for failure in self.view.failures:
+            if failure.paged:
+                key = f"look at {failure.what} since {failure.since:.0f}"
+                self._pager.person_needed(key, failure.model, f"look failed: {failure}", now)
 
     def _clean_up(self, now: float) -> None:
         settings = self._settings.monitoring
@@ -206,28 +233,47 @@ class Loop:
         except ServingError as error:
             return None, f"{error.what} {error.value}"
 
-    def _follow(self) -> dict[str, _Watched]:
-        """Watch what serves now: a release that is new gets a watch of its own."""
-        models = self.models()
-        for gone in self._watched.keys() - set(models):
-            del self._watched[gone]
-            self._portraits.pop(gone, None)
-        for model in models:
-            if self.server.journal.interrupted(model):
-                continue  # what serves is just being switched
-            known = self._watched.get(model)
-            settled = known is not None and known.served.release is not None
-            if known is not None and settled and self.server.repository.config(model) == known.served.config:
-                continue  # the store need not be asked at every look
-            served = read_served(self.server.repository, self._workspace.store, model)
-            if served is None:
-                continue
-            if known is not None and known.served.key == served.key:
-                known.served = served
-            else:
-                self._watched[model] = _Watched(served, self._new_watch(served))
-                log.info("%s: version %d is watched", model, served.version)
-        return self._watched
+    def _burning(self, alerts: Collection[ActiveAlert] | None, now: float) -> Collection[str] | None:
+        """Models whose latency budget burns; None when that cannot be known."""
+        if alerts is None or self._beside_a_run(now):
+            # Our own run takes from the server's cores: that is no reason for another.
+            return None
+        return {alert.model for alert in alerts if alert.name == LATENCY_ALERT}
+
+    def _beside_a_run(self, now: float) -> bool:
+        """Whether a run is under way, or was so lately that alerts may still be about its load."""
+        last = next(iter(self.runs.entries(most=1)), None)
+        return last is not None and (last.ended is None or now < last.ended + self._burn_seconds)
+
+    def _forget_all_but(self, models: Collection[str]) -> None:
+        for gone in self._watched.keys() | self._views.keys():
+            if gone not in models:
+                self._watched.pop(gone, None)
+                self._views.pop(gone, None)
+        self._failures.forget_models(models)
+
+    def _look_at(self, model: str, probe: Probe, burning: Collection[str] | None, now: float) -> None:
+        if self.server.journal.interrupted(model):
+            return  # what serves is just being switched
+        watched = self._follow(model)
+        if watched is not None:
+            self._views[model] = portray(self._look(watched, probe, burning, now))
+
+    def _follow(self, model: str) -> Watched | None:
+        """What watches the release that serves now: one that is new gets a watch of its own."""
+        known = self._watched.get(model)
+        settled = known is not None and known.served.release is not None
+        if known is not None and settled and self.server.repository.config(model) == known.served.config:
+            return known  # the store need not be asked at every look
+        served = read_served(self.server.repository, self._workspace.store, model)
+        if served is None:
+            return None
+        if known is not None and known.served.key == served.key:
+            known.served = served
+            return known
+        self._watched[model] = Watched(served, self._new_watch(served))
+        log.info("%s: version %d is watched", model, served.version)
+        return self._watched[model]
 
     def _new_watch(self, served: Served) -> ReleaseWatch:
         settings = self._settings.monitoring
@@ -246,22 +292,22 @@ class Loop:
         baseline = read_baseline(self._workspace.store, served)
         return ReleaseWatch(self._engine, settings, feed, baseline, self.labels, ask_parent)
 
-    def _look(self, watched: _Watched, probe: Probe, alerts: tuple[ActiveAlert, ...] | None, now: float) -> Portrait:
+    def _look(self, watched: Watched, probe: Probe, burning: Collection[str] | None, now: float) -> Portrait:
         served, watch = watched.served, watched.watch
         watch.look(now)
-        watched.traffic.add(probe.metrics, served.model, served.version, now)
-        champion = [one for one in probe.versions if (one.model, one.version) == (served.model, served.version)]
-        answered = bool(champion) and all(one.answers for one in champion)
-        watched.silent = 0 if answered else watched.silent + 1
-        if answered and watched.ticks % _GOLDEN_EVERY == 0:
-            watched.right = self.server.answers_rightly(served)
-        watched.ticks += 1
-        findings = self._findings(watched, alerts, now)
+        watched.ask(self.server, probe, now)
+        rollout = self.server.rollout(served)
+        findings = watched.findings(
+            baking=rollout is not None and rollout.state == "promoted",
+            latency_burns=None if burning is None else served.model in burning,
+            revision_refused=self._revision_refused(served.model, served.version),
+        )
         evidence = evidence_of(findings, self._settings.monitoring.trigger, now)
         row = diagnose(evidence)
         portrait = Portrait(served, watch, watched.traffic, probe, findings, evidence, row)
         incident = self.incidents.observe(served.model, served.version, row, evidence, portrait.figures(), now=now)
         if incident is not None:
+            self.alerts.attach(incident)
             if incident.opened == now:
                 self.explain(incident.id, watch)
             self._act(incident, watched, now)
@@ -271,7 +317,7 @@ class Loop:
             self.server.accept(served.model, f"{watch.windows} windows without a complaint")
         return portrait
 
-    def _accept_new_normal(self, watched: _Watched, row: Row, now: float) -> None:
+    def _accept_new_normal(self, watched: Watched, row: Row, now: float) -> None:
         """Renew the baseline of a release that has coped with a changed world for long enough."""
         watch = watched.watch
         if row.cause != COPES:
@@ -296,42 +342,6 @@ class Loop:
         self.explainer.explain(name, watch.baseline, watch.last_window, output, watch.newest_labels())
         return True
 
-    def _findings(self, watched: _Watched, alerts: tuple[ActiveAlert, ...] | None, now: float) -> Findings:
-        served, watch = watched.served, watched.watch
-        rollout = self.server.rollout(served)
-        burns = (
-            None
-            if alerts is None
-            else any((alert.name, alert.model) == (LATENCY_ALERT, served.model) for alert in alerts)
-        )
-        if self._beside_a_run(now):
-            # Our own run takes from the server's cores: that is no reason for another.
-            burns = None
-        since = watch.drifting_since
-        return Findings(
-            answers=watched.silent < _SILENT_PROBES,
-            failing=watched.traffic.failing,
-            right=watched.right,
-            baking=rollout is not None and rollout.state == "promoted",
-            latency_burns=burns,
-            request_rate=watched.traffic.rate,
-            capacity=served.capacity,
-            inputs=watch.inputs,
-            broken=watch.broken,
-            accuracy=watch.accuracy,
-            fresh_labels=watch.labelled_since(0.0 if since is None else since),
-            any_labels=watch.coverage() > 0,
-            drifting_since=since,
-            estimate=watch.estimate,
-            agreement=watch.agreement,
-            revision_refused=self._revision_refused(served.model, served.version),
-        )
-
-    def _beside_a_run(self, now: float) -> bool:
-        """Whether a run is under way, or was so lately that alerts may still be about its load."""
-        last = next(iter(self.runs.entries(most=1)), None)
-        return last is not None and (last.ended is None or now < last.ended + self._burn_seconds)
-
     def _revision_refused(self, model: str, version: int) -> bool:
         """Whether the newest fine-tuning for this release was refused."""
         last = next((run for run in self.runs.entries(model) if run.request.kind == "fine-tune and re-optimise"), None)
@@ -340,7 +350,7 @@ class Loop:
         incidents = {one.id: one.version for one in self.incidents.latest(50, model)}
         return incidents.get(last.request.incident or "") == version
 
-    def _act(self, incident: Incident, watched: _Watched, now: float) -> None:
+    def _act(self, incident: Incident, watched: Watched, now: float) -> None:
         since, concurrency = watched.watch.drifting_since, watched.traffic.concurrency
         try:
             self.acts.act(incident, since=since, concurrency=concurrency, now=now)

@@ -7,7 +7,7 @@ from typing import Any
 
 from leanloop.monitoring.diagnosis import Evidence, Row
 from leanloop.monitoring.evidence import Findings, answers_of
-from leanloop.monitoring.incidents import Incidents
+from leanloop.monitoring.incidents import Incident
 from leanloop.monitoring.served import Served
 from leanloop.monitoring.server import Probe
 from leanloop.monitoring.traffic import Traffic
@@ -43,8 +43,8 @@ class Portrait:
         }
 
 
-def portray(portrait: Portrait, incidents: Incidents) -> ModelView:
-    """The view of one model."""
+def portray(portrait: Portrait) -> ModelView:
+    """The view of one model, without its incidents: they change when nobody looks at the model, too."""
     served, watch, last = portrait.served, portrait.watch, portrait.watch.last
     live = watch.live_accuracy
     return ModelView(
@@ -81,16 +81,19 @@ def portray(portrait: Portrait, incidents: Incidents) -> ModelView:
             for one in portrait.probe.versions
             if one.model == served.model
         ),
-        incidents=tuple(
-            IncidentView(
-                id=one.id,
-                question=one.question,
-                cause=one.cause,
-                action=one.action,
-                state=one.state,
-                opened=one.opened,
-                note=one.note,
-            )
-            for one in incidents.open(served.model)
-        ),
+        incidents=(),
+    )
+
+
+def portray_incident(incident: Incident, alerts: tuple[str, ...]) -> IncidentView:
+    """The view of one incident, with the names of the alerts that belong to it."""
+    return IncidentView(
+        id=incident.id,
+        question=incident.question,
+        cause=incident.cause,
+        action=incident.action,
+        state=incident.state,
+        opened=incident.opened,
+        note=incident.note,
+        alerts=alerts,
     )

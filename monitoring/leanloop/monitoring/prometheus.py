@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import json
-import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from leanloop.core.errors import ServingError
+
+_FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
+_SEPARATOR = b"\xff"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class ActiveAlert:
 
     Attributes:
         labels: All of them; ``alertname`` and ``model`` among them.
-        since: As Prometheus gives it.
+        since: When its condition began to hold, as Prometheus gives it; before it fired, where the rule waits.
     """
 
     labels: dict[str, str]
@@ -36,8 +39,23 @@ class ActiveAlert:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal labels."""
-        return hashlib.sha256(json.dumps(self.labels, sort_keys=True).encode()).hexdigest()
+        """The one that Alertmanager tells it under."""
+        return fingerprint(self.labels)
+
+
+def fingerprint(labels: Mapping[str, str]) -> str:
+    """A label set's fingerprint, as Alertmanager computes it: 64-bit FNV-1a over the sorted names and values.
+
+    Source: ``labelSetToFingerprint`` in github.com/prometheus/common, model/signature.go.
+
+    >>> fingerprint({})
+    'cbf29ce484222325'
+    """
+    digest = _FNV_OFFSET
+    for name in sorted(labels):
+        for byte in name.encode() + _SEPARATOR + labels[name].encode() + _SEPARATOR:
+            digest = (digest ^ byte) * _FNV_PRIME & 0xFFFFFFFFFFFFFFFF
+    return f"{digest:016x}"
 
 
 def firing_alerts(url: str, *, timeout: float = 3.0) -> tuple[ActiveAlert, ...]:
@@ -54,7 +72,7 @@ def firing_alerts(url: str, *, timeout: float = 3.0) -> tuple[ActiveAlert, ...]:
     try:
         with urllib.request.urlopen(address, timeout=timeout) as response:
             document = json.load(response)
-    except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+    except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
         raise ServingError(
             "Prometheus does not answer: latency and errors cannot be watched.",
             where=address,

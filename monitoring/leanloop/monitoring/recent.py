@@ -13,6 +13,9 @@ from leanloop.monitoring.labels import Labels
 
 _UNKNOWN = -1
 
+_Together = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Predicted classes, labels and times of all that is kept, [records] each."""
+
 
 @dataclass
 class _Answers:
@@ -35,11 +38,13 @@ class Recent:
     def __init__(self, labels: Labels, model: str, windows: int) -> None:
         self._labels, self._model = labels, model
         self._kept: deque[_Answers] = deque(maxlen=windows)
+        self._together: _Together | None = None
 
     def add(self, window: Window, predicted: np.ndarray) -> None:
         """Take in a window and the classes that were answered, [records]."""
         unknown = np.full(len(window), _UNKNOWN, dtype=np.int64)
         self._kept.append(_Answers(window.request_ids, window.samples, window.times, predicted, unknown))
+        self._together = None
 
     def refresh(self) -> None:
         """Join the labels that have come since."""
@@ -50,6 +55,7 @@ class Recent:
             known = self._labels.of(self._model, {str(answers.request_ids[index]) for index in open_ones})
             if not known:
                 continue
+            self._together = None
             for index in open_ones:
                 label = known.get((str(answers.request_ids[index]), int(answers.samples[index])))
                 if label is not None:
@@ -76,11 +82,10 @@ class Recent:
         _, labels, _ = self._joined()
         return float((labels != _UNKNOWN).mean()) if len(labels) else 0.0
 
-    def _joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if not self._kept:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        return (
-            np.concatenate([answers.predicted for answers in self._kept]),
-            np.concatenate([answers.labels for answers in self._kept]),
-            np.concatenate([answers.times for answers in self._kept]),
-        )
+    def _joined(self) -> _Together:
+        if self._together is None:
+            empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+            parts = [(answers.predicted, answers.labels, answers.times) for answers in self._kept] or [empty]
+            predicted, labels, times = (np.concatenate(part) for part in zip(*parts, strict=True))
+            self._together = predicted, labels, times
+        return self._together

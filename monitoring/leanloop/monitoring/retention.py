@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
+from leanloop.monitoring.collect import files_of
 from leanloop.monitoring.database import TakenRow, WindowRow
 from leanloop.monitoring.labels import Labels
 
@@ -28,7 +29,7 @@ def clean_up(root: Path, engine: Engine, *, quota_bytes: int, keep_days: float, 
     Returns:
         How many files of rows were removed.
     """
-    files = sorted(root.glob("model=*/version=*/date=*/*.parquet"), key=lambda path: path.name)
+    files = files_of(root)
     sizes = {path: path.stat().st_size for path in files}
     excess, removed = sum(sizes.values()) - quota_bytes, []
     for path in files:

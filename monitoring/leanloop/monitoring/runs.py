@@ -204,6 +204,13 @@ class Runs:
         with Session(self._engine) as session:
             return tuple(_entry(row) for row in session.scalars(wanted))
 
+    def newest_for(self, incident: str) -> RunEntry | None:
+        """The newest run for an incident; None when there was none."""
+        wanted = select(RunRow).where(RunRow.incident == incident).order_by(RunRow.requested.desc())
+        with Session(self._engine) as session:
+            row = session.scalars(wanted).first()
+            return None if row is None else _entry(row)
+
     def under_way(self) -> RunEntry | None:
         """The run that has not ended."""
         with Session(self._engine) as session:

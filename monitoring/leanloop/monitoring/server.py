@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from leanloop.core.workspace import Workspace
 from leanloop.monitoring.judge.features import Arrays
 from leanloop.monitoring.served import Served
 from leanloop.monitoring.triton_metrics import VersionMetrics, read_metrics
-from leanloop.serving import ModelRepository, TritonClient, VersionHealth, check_health, check_roughly, stack
+from leanloop.serving import ModelConfig, ModelRepository, TritonClient, VersionHealth, check_roughly, stack
+from leanloop.serving.health import check_versions
 from leanloop.serving.journal import Journal, Rollout
 from leanloop.serving.rollout import Mended, enforce_deadlines, finish_bake, recover, roll_back
 
@@ -53,11 +55,20 @@ class Server:
         """Ask everything that should answer."""
         try:
             with self._client() as client:
-                versions = check_health(client, self.repository)
+                versions = check_versions(client, self._configs())
             return Probe(True, versions, read_metrics(self._settings.metrics_url))
         except ServingError:
             # That nothing answers is what was asked for.
             return Probe(False, (), ())
+
+    def _configs(self) -> Iterator[ModelConfig]:
+        for model in self.repository.models():
+            try:
+                config = self.repository.config(model)
+            except ServingError:
+                continue  # the look at this model says so; the server and the other models answer for themselves
+            if config is not None:
+                yield config
 
     def answers_rightly(self, served: Served) -> bool | None:
         """Whether the champion gives its golden answers; None when none were kept, or it does not answer at all."""

@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from leanloop.core.errors import LeanloopError
 from leanloop.core.launcher import Kind, RunRequest
 from leanloop.core.settings import Name
-from leanloop.monitoring.alerts import AlertMessage, Alerts
+from leanloop.monitoring.alerts import AlertMessage
 from leanloop.monitoring.explain import ReportKind
 from leanloop.monitoring.exporter import LoopCollector, exposition
 from leanloop.monitoring.labels import Label
@@ -114,12 +114,11 @@ class HealthOut(BaseModel):
     last_tick: float
 
 
-def make_app(loop: Loop, alerts: Alerts, token: str) -> FastAPI:
+def make_app(loop: Loop, token: str) -> FastAPI:
     """The service around a loop, which runs while the service does.
 
     Args:
         loop: Not yet running.
-        alerts: Where told alerts are written down.
         token: That writes must bring as ``Authorization: Bearer <token>``.
     """
 
@@ -155,7 +154,7 @@ def make_app(loop: Loop, alerts: Alerts, token: str) -> FastAPI:
     @app.post("/v1/alerts", dependencies=[Depends(writer)])
     def receive_alerts(message: AlertMessage) -> AlertsOut:
         """Alertmanager's webhook: written down, then acknowledged; the loop looks at once."""
-        told = alerts.receive(message, loop.models())
+        told = loop.alerts.receive(message, loop.models())
         if told.new:
             loop.wake()
         return AlertsOut(**asdict(told))
@@ -207,8 +206,10 @@ def _add_reads(app: FastAPI, loop: Loop) -> None:
 
     @app.get("/v1/incidents")
     def incidents(model: str | None = None, most: Annotated[int, Field(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
-        """The newest incidents, newest first."""
-        return [asdict(incident) for incident in loop.incidents.latest(most, model)]
+        """The newest incidents, newest first, with the names of the alerts that belong to each."""
+        found = loop.incidents.latest(most, model)
+        alerts = loop.alerts.of([incident.id for incident in found])
+        return [asdict(incident) | {"alerts": alerts[incident.id]} for incident in found]
 
     @app.get("/v1/reports/{name}/{kind}", response_class=FileResponse)
     def report(name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,128}$")], kind: ReportKind) -> FileResponse:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leanloop.core.errors import DataError
@@ -25,7 +24,7 @@ from leanloop.core.files import atomic_folder, digest_file
 from leanloop.core.loop_contracts import DATA, Snapshot
 from leanloop.core.names import check_name
 from leanloop.core.settings import InputSpec
-from leanloop.monitoring.collect import tensor_of
+from leanloop.monitoring.collect import files_of, misfit, tensor_of
 from leanloop.monitoring.labels import Labels
 
 MOST_RECORDS = 6_000
@@ -93,7 +92,7 @@ def take_snapshot(
         DataError: No record is left.
     """
     quarantined: Counter[str] = Counter()
-    found = _find(rows / f"model={check_name(model)}", labels, model, since)
+    found = _find(rows, labels, check_name(model), since)
     capped = _cap(found, source_share, quarantined)
     chosen = sorted(capped, key=lambda row: (np.isnan(row.label), -row.time, row.request_id, row.sample))[:most]
     kept, inputs = _read(chosen, schema, quarantined)
@@ -142,9 +141,9 @@ def source_of(request_id: str) -> str:
     return found.group(1) if found else ""
 
 
-def _find(folder: Path, labels: Labels, model: str, since: float) -> list[_Row]:
+def _find(root: Path, labels: Labels, model: str, since: float) -> list[_Row]:
     """All samples since a time, without their tensors, in the order of their files."""
-    files = sorted(folder.glob("version=*/date=*/*.parquet"))
+    files = files_of(root, model)
     tables = [(file, pq.read_table(file, columns=list(_KEYS), partitioning=None).to_pydict()) for file in files]
     wanted = {
         identity
@@ -188,7 +187,7 @@ def _read(
     kept: list[tuple[_Row, dict[str, np.ndarray[Any, Any]]]] = []
     for file, members in sorted(by_file.items()):
         table = pq.read_table(file, columns=_columns(file, schema), partitioning=None)
-        if reason := _misfit(table, schema):
+        if reason := misfit(table, "input", schema.inputs):
             quarantined[reason] += len(members)
             continue
         tensors = {spec.name: tensor_of(table, f"input.{spec.name}") for spec in schema.inputs}
@@ -219,19 +218,6 @@ def _read(
 def _columns(file: Path, schema: Schema) -> list[str]:
     there = set(pq.read_schema(file).names)
     return [name for spec in schema.inputs if (name := f"input.{spec.name}") in there]
-
-
-def _misfit(table: pa.Table, schema: Schema) -> str | None:
-    for spec in schema.inputs:
-        name = f"input.{spec.name}"
-        if name not in table.column_names:
-            return "an input is missing"
-        values = tensor_of(table.slice(0, 1), name)
-        if values.shape[1:] != spec.shape:
-            return "another shape than the model's input"
-        if values.dtype != np.dtype(spec.dtype):
-            return "another type than the model's input"
-    return None
 
 
 def _fault(sample: Mapping[str, np.ndarray[Any, Any]], label: float, schema: Schema) -> str | None:

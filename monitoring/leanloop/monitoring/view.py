@@ -40,6 +40,30 @@ class IncidentView(Record):
     state: str
     opened: float
     note: str
+    alerts: tuple[str, ...] = Field(description="names of those that were told about it")
+
+
+class FailureView(Record):
+    """A part of the loop's look that fails.
+
+    Attributes:
+        what: A model, or what is done for all of them.
+        model: That it is about; empty when it is about none.
+        looks: That have failed in a row.
+        since: Unix time of the first.
+        problem: Of the last.
+        paged: Whether these are so many that a person must look.
+    """
+
+    what: str
+    model: str
+    looks: int
+    since: float
+    problem: str
+    paged: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}, {self.looks} {'time' if self.looks == 1 else 'times in a row'}: {self.problem}"
 
 
 class ModelView(Record):
@@ -112,6 +136,7 @@ class LoopView(Record):
         lag_seconds: Age of the newest record; None before the first.
         runs: How many there were, by model, then by state.
         run: Id of the run that is under way; empty when there is none.
+        failures: What could not be looked at.
         models: By name.
     """
 
@@ -123,4 +148,5 @@ class LoopView(Record):
     lag_seconds: float | None = None
     runs: dict[str, dict[str, int]] = Field(default_factory=dict)
     run: str = ""
+    failures: tuple[FailureView, ...] = ()
     models: tuple[ModelView, ...] = ()

@@ -135,12 +135,15 @@ class ReleaseWatch:
         output = self._output(window)
         verdict, flags = None, Flags(None, None, None, broken=window.broken > 0)
         if len(window):
+            classes = predicted(output)
             if self.baseline is not None:
                 verdict = judge(self.baseline, window.inputs, output, self._settings, parent=self._parent(window))
                 flags = Flags.of(verdict, window.broken)
-            self._recent.add(window, predicted(output))
         first, last = (float(window.times[0]), float(window.times[-1])) if len(window) else (0.0, 0.0)
         self._keep(window, verdict, flags, first, last)
+        # It is written down: what follows must not fail, or the window would be given again.
+        if len(window):
+            self._recent.add(window, classes)
         self._remember(flags, first)
         self.last, self.last_window = verdict, window if len(window) else None
 
@@ -166,7 +169,6 @@ class ReleaseWatch:
                     last_time=last,
                     records=len(window),
                     broken=window.broken,
-                    drifts=flags.inputs,
                     verdict={
                         "baseline": self._baseline_key,
                         "flags": vars(flags),

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
-from leanloop.monitoring.alerts import Alerts
 from leanloop.monitoring.database import open_database
 from leanloop.monitoring.loop import Loop
 from leanloop.monitoring.service import make_app
 from leanloop.monitoring.stack.plan import token_file
-from leanloop.monitoring.stack.rules import ALERT_QUESTIONS
 from leanloop.pipelines.launcher import LocalLauncher
 from leanloop.serving.process import loopback_port
 from leanloop.serving.secret import kept_secret
@@ -32,10 +30,9 @@ def serve(settings: Settings, project: Path) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     workspace = Workspace(settings)
-    engine = open_database(workspace.database_url)
-    loop = Loop(settings, engine, LocalLauncher(settings, project))
+    loop = Loop(settings, open_database(workspace.database_url), LocalLauncher(settings, project))
     token = kept_secret(token_file(workspace))
-    app = make_app(loop, Alerts(engine, ALERT_QUESTIONS), token)
+    app = make_app(loop, token)
     address = settings.monitoring.service_url
     port = loopback_port(address, "monitoring.service_url", "")
     uvicorn.run(app, host=address.rpartition(":")[0], port=port, log_config=None, access_log=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from leanloop.core.errors import ServingError
 from leanloop.serving.client import TritonClient, internal_id
+from leanloop.serving.model_config import ModelConfig
 from leanloop.serving.repository import ModelRepository
 
 
@@ -33,14 +35,20 @@ def check_health(client: TritonClient, repository: ModelRepository) -> tuple[Ver
     """Ask every version that the repository says is served.
 
     Raises:
+        ServingError: The server itself does not answer, or a configuration cannot be read.
+    """
+    return check_versions(client, (config for model in repository.models() if (config := repository.config(model))))
+
+
+def check_versions(client: TritonClient, configs: Iterable[ModelConfig]) -> tuple[VersionHealth, ...]:
+    """Ask every version that these configurations say is served.
+
+    Raises:
         ServingError: The server itself does not answer.
     """
     not_loaded = {(line.name, line.version): line.reason for line in client.index() if line.state != "READY"}
     return tuple(
-        _ask(client, config.spec.name, version, not_loaded)
-        for config in map(repository.config, repository.models())
-        if config is not None
-        for version in config.versions
+        _ask(client, config.spec.name, version, not_loaded) for config in configs for version in config.versions
     )
 
 

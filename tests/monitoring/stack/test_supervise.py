@@ -23,6 +23,7 @@ from leanloop.core.errors import ServingError
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 from leanloop.monitoring import stack
+from leanloop.monitoring.prometheus import fingerprint
 from leanloop.monitoring.stack.plan import ProgramName
 from leanloop.monitoring.stack.supervise import SupervisorState
 from leanloop.pipelines.cli.app import app
@@ -101,9 +102,11 @@ def test_every_program_answers_and_knows_the_others(running: Running) -> None:
 
 def test_an_alert_reaches_the_service(running: Running) -> None:
     alertmanager = running.settings.monitoring.alertmanager_url
-    alert = json.dumps([{"labels": {"alertname": "AccuracyFalling", "model": "m"}}]).encode()
+    labels = {"alertname": "AccuracyFalling", "model": "m"}
+    alert = json.dumps([{"labels": labels}]).encode()
     headers = {"Content-Type": "application/json"}
     urllib.request.urlopen(urllib.request.Request(f"http://{alertmanager}/api/v2/alerts", alert, headers)).close()
+    assert [one["fingerprint"] for one in get(alertmanager, "/api/v2/alerts")] == [fingerprint(labels)]
     until(lambda: told(alertmanager, "notifications_total") == 1)
     assert told(alertmanager, "notifications_failed_total") == 0
 

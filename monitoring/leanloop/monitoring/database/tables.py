@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Float, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, Float, Integer, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -47,7 +47,6 @@ class WindowRow(Table):
     last_time: Mapped[float] = mapped_column(Float, index=True)
     records: Mapped[int] = mapped_column(Integer)
     broken: Mapped[int] = mapped_column(Integer)
-    drifts: Mapped[bool | None] = mapped_column(Boolean)
     verdict: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
@@ -82,7 +81,7 @@ class IncidentRow(Table):
 
 
 class AlertRow(Table):
-    """One alert as Alertmanager or Prometheus told it, once per episode however often it was told."""
+    """One alert as Alertmanager told it (``told``) or Prometheus showed it (``polled``), once per episode."""
 
     __tablename__ = "alerts"
     __table_args__ = (UniqueConstraint("fingerprint", "starts_at"),)
@@ -92,9 +91,11 @@ class AlertRow(Table):
     starts_at: Mapped[float] = mapped_column(Float)
     name: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64), index=True)
+    version: Mapped[int | None] = mapped_column(Integer)
     status: Mapped[str] = mapped_column(String(16))
+    source: Mapped[str] = mapped_column(String(16), server_default="told")
     received: Mapped[float] = mapped_column(Float)
-    incident: Mapped[str | None] = mapped_column(String(64))
+    incident: Mapped[str | None] = mapped_column(String(64), index=True)
 
 
 class RunRow(Table):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from leanloop.pipelines.cli.common import DEFAULT_PARAMS, Override, Params, console, project_of, read_settings
@@ -64,12 +66,19 @@ def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
         from leanloop.monitoring.service_client import ServiceClient
 
         console.print()
-        _print_view(ServiceClient(settings).status())
+        client = ServiceClient(settings)
+        print_view(client.status(), client.incidents())
     if not all(program.answers for program in programs) or not all(version.answers for version in served.versions):
         sys.exit(1)
 
 
-def _print_view(view: LoopView) -> None:
+def print_view(view: LoopView, incidents: Sequence[Mapping[str, Any]]) -> None:
+    """Show what the loop knows.
+
+    Args:
+        view: Its models with their open incidents, and what could not be looked at.
+        incidents: The newest, newest first, as the service lists them; a model's last one is shown when none is open.
+    """
     table = Table(box=None, pad_edge=False)
     for column in ("model", "version", "accuracy", "labelled", "windows", "inputs", "latency", "diagnosis"):
         table.add_column(column)
@@ -89,16 +98,31 @@ def _print_view(view: LoopView) -> None:
     console.print(table)
     for model in view.models:
         for incident in model.incidents:
-            opened = datetime.fromtimestamp(incident.opened, UTC).astimezone()
+            opened = _local(incident.opened)
             console.print(
                 f"\n[bold]{model.model}[/]  incident {incident.id}, {incident.state} since {opened:%H:%M:%S}\n"
-                f"  {incident.cause}: {incident.action}\n  {incident.note}",
+                f"  {incident.cause}: {incident.action}\n  {escape(incident.note)}"
+                + (f"\n  alerts: {', '.join(incident.alerts)}" if incident.alerts else ""),
                 highlight=False,
             )
+        last = next((one for one in incidents if one["model"] == model.model and one["closed"]), None)
+        if last is not None and not model.incidents:
+            closed = _local(last["closed"])
+            console.print(
+                f"\n[bold]{model.model}[/]  last incident {last['id']}, closed {closed:%m-%d %H:%M:%S}\n"
+                f"  {last['cause']}: {last['action']}\n  {escape(last['note'])}",
+                highlight=False,
+            )
+    for failure in view.failures:
+        console.print(f"\n[red]Look failed:[/] {escape(str(failure))}", highlight=False)
     if view.run:
         console.print(f"\nRun {view.run} is under way.", highlight=False)
     if view.blind:
         console.print(f"\n[red]Blind for latency:[/] {view.blind}", highlight=False)
+
+
+def _local(unix: float) -> datetime:
+    return datetime.fromtimestamp(unix, UTC).astimezone()
 
 
 def _programs_table(programs: tuple[ProgramStatus, ...]) -> Table:

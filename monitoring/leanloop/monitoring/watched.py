@@ -1,0 +1,71 @@
+"""One model under watch: what is remembered of it between two looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from leanloop.monitoring.evidence import Findings
+from leanloop.monitoring.served import Served
+from leanloop.monitoring.server import Probe, Server
+from leanloop.monitoring.traffic import Traffic
+from leanloop.monitoring.watch import ReleaseWatch
+
+_SILENT_PROBES = 2
+"""Real inferences in a row that fail before requests count as failing: one may meet a reload."""
+
+_GOLDEN_EVERY = 12
+"""Looks between two at the golden answers."""
+
+
+@dataclass
+class Watched:
+    """One model under watch.
+
+    Attributes:
+        served: What serves under its name.
+        watch: Over the release that does.
+        traffic: Of its champion, by Triton's counters.
+        copes_from: Windows that had been judged when the release was first seen to cope with a changed world; None
+            while nothing has changed, or it does not cope.
+    """
+
+    served: Served
+    watch: ReleaseWatch
+    traffic: Traffic = field(default_factory=Traffic)
+    copes_from: int | None = None
+    _silent: int = 0
+    _looks: int = 0
+    _right: bool | None = None
+
+    def ask(self, server: Server, probe: Probe, now: float) -> None:
+        """Take in how the champion did at a Unix time, and from time to time have it asked its golden queries."""
+        served = self.served
+        self.traffic.add(probe.metrics, served.model, served.version, now)
+        champion = [one for one in probe.versions if (one.model, one.version) == (served.model, served.version)]
+        answered = bool(champion) and all(one.answers for one in champion)
+        self._silent = 0 if answered else self._silent + 1
+        if answered and self._looks % _GOLDEN_EVERY == 0:
+            self._right = server.answers_rightly(served)
+        self._looks += 1
+
+    def findings(self, *, baking: bool, latency_burns: bool | None, revision_refused: bool) -> Findings:
+        """All that is known of the release; see `Findings` for what must be told."""
+        watch, since = self.watch, self.watch.drifting_since
+        return Findings(
+            answers=self._silent < _SILENT_PROBES,
+            failing=self.traffic.failing,
+            right=self._right,
+            baking=baking,
+            latency_burns=latency_burns,
+            request_rate=self.traffic.rate,
+            capacity=self.served.capacity,
+            inputs=watch.inputs,
+            broken=watch.broken,
+            accuracy=watch.accuracy,
+            fresh_labels=watch.labelled_since(0.0 if since is None else since),
+            any_labels=watch.coverage() > 0,
+            drifting_since=since,
+            estimate=watch.estimate,
+            agreement=watch.agreement,
+            revision_refused=revision_refused,
+        )
