@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
 
-from leanloop.serving import ModelConfig
+from leanloop.serving import AsyncTritonClient, ModelConfig
 from leanloop.serving.capture_format import Record, read_segment
 from leanloop.serving.health import check_health
+from leanloop.serving.load import ClosedLoop
 from leanloop.serving.model_config import CaptureChoice
 from tests.serving.conftest import CHOICE, QUERIES, linear_spec
 
@@ -91,3 +94,22 @@ def test_a_capture_folder_that_is_gone_does_not_fail_a_request(triton, models, n
     time.sleep(2.5)
     triton.client.infer(spec.name, {"x": QUERIES}, request_id="kept")
     assert "kept" in captured(folder, 1)
+
+
+def test_our_clients_send_uuids_and_load_does_where_it_is_asked_to(triton, models, new_name, tmp_path: Path) -> None:
+    spec, choice = linear_spec(new_name()), CaptureChoice(folder=str(tmp_path), rate=1.0, quota_bytes=1 << 20)
+    serve(triton, spec, [models.linear(1.0)], choice)
+    asked = 0
+    for live in (False, True):
+        with ClosedLoop(triton.server.grpc_url, spec.name, 1, {"x": QUERIES}, 1, live=live) as loop:
+            asked = loop.record(0.02).requests
+
+    async def ask() -> None:
+        async with AsyncTritonClient(triton.server.grpc_url) as client:
+            await client.infer(spec.name, {"x": QUERIES})
+
+    triton.client.infer(spec.name, {"x": QUERIES})
+    asyncio.run(ask())
+    found = captured(tmp_path, asked + 2)
+    assert len(found) == asked + 2
+    assert {identity: uuid.UUID(hex=identity).version for identity in found} == dict.fromkeys(found, 4)

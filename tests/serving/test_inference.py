@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import numpy as np
 import pytest
 
 from leanloop.core.errors import ServingError
-from leanloop.serving import ModelConfig, Ports, TritonClient, check_golden
+from leanloop.serving import AsyncTritonClient, ModelConfig, Ports, TritonClient, check_golden
 from tests.serving.conftest import CHOICE, QUERIES, linear_spec
 
 
@@ -94,6 +95,43 @@ def test_a_failing_request_does_not_spoil_those_batched_with_it(triton, models):
         thread.join()
     assert outcomes[1] == [[10, 10, 10]]
     assert "out of data bounds" in outcomes[99]
+
+
+def test_one_event_loop_asks_for_many_at_once(triton, models):
+    spec, package = models.counting()
+    spec = spec.model_copy(update={"name": "counting_async"})
+    triton.serve(spec, package, choice=CHOICE.model_copy(update={"queue_delay_us": 300_000}))
+
+    async def ask_all(sizes):
+        async with AsyncTritonClient(triton.server.grpc_url) as client:
+            asked = [client.answer(spec.name, {"x": np.full((size, 1), size, np.float32)}) for size in sizes]
+            return dict(zip(sizes, await asyncio.gather(*asked), strict=True))
+
+    answers = asyncio.run(ask_all([1, 2, 3]))
+    for size, answer in answers.items():
+        np.testing.assert_array_equal(answer.outputs["same"], np.full((size, 1), size))
+        assert answer.outputs["together"].tolist() == [[6]] * size, "none waited for another's answer"
+        assert answer.version == 1
+
+
+def test_from_asyncio_the_same_is_answered_and_refused(triton, models, new_name):
+    spec = linear_spec(new_name())
+    triton.serve(spec, models.linear(1.0), models.linear(2.0))
+
+    async def ask():
+        async with AsyncTritonClient(triton.server.grpc_url) as client:
+            for version in (None, 1):
+                expected = triton.client.answer(spec.name, {"x": QUERIES}, version)
+                answer = await client.answer(spec.name, {"x": QUERIES}, version)
+                assert answer.version == expected.version
+                np.testing.assert_array_equal(answer.outputs["y"], expected.outputs["y"])
+            with pytest.raises(ServingError, match="batch-size must be <= 8"):
+                await client.infer(spec.name, {"x": np.zeros((9, 4), np.float32)})
+        async with AsyncTritonClient(f"127.0.0.1:{Ports.free().grpc}") as nobody:
+            with pytest.raises(ServingError, match="No Triton answers"):
+                await nobody.infer(spec.name, {"x": QUERIES})
+
+    asyncio.run(ask())
 
 
 def test_predict_takes_any_number_of_samples(triton, models, new_name):

@@ -1,6 +1,6 @@
 """Serving by Triton: the model repository, the server's process, clients, staging and promotion."""
 
-from leanloop.serving.client import Answer, LoadedModel, TritonClient
+from leanloop.serving.client import Answer, AsyncTritonClient, LoadedModel, TritonClient
 from leanloop.serving.golden import Golden, check_golden, check_roughly
 from leanloop.serving.health import VersionHealth, check_health
 from leanloop.serving.home import TritonHome
@@ -20,6 +20,7 @@ from leanloop.serving.triton import TritonServer
 __all__ = [
     "FLOOR",
     "Answer",
+    "AsyncTritonClient",
     "CaptureChoice",
     "Golden",
     "Journal",

@@ -1,4 +1,4 @@
-"""A client of Triton: inference by gRPC or HTTP, and the calls that load and unload models."""
+"""Clients of Triton: inference by gRPC or HTTP and the calls that load and unload models; or inference from asyncio."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from tritonclient import grpc
+from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from leanloop.core.errors import ServingError
@@ -112,14 +113,8 @@ class TritonClient:
 
     def prepare(self, model: str, inputs: Arrays, version: int | None = None) -> Callable[[str], Answer]:
         """Encode a request once; the returned function sends it under the given request id."""
-        tensors = []
-        for name, array in inputs.items():
-            rows = on_the_wire(np.ascontiguousarray(array))
-            tensor = self._tensors.InferInput(name, rows.shape, np_to_triton_dtype(rows.dtype))
-            tensor.set_data_from_numpy(rows)
-            tensors.append(tensor)
-        number = "" if version is None else str(version)
-        where = f"{model} version {number or '(the newest loaded)'}"
+        tensors = _encoded(self._tensors, inputs)
+        number, where = _number(version), _where(model, version)
 
         def send(request_id: str) -> Answer:
             if self._http is not None:
@@ -136,8 +131,7 @@ class TritonClient:
                     request_id=request_id,
                     client_timeout=self._timeout,
                 )
-                response = result.get_response()
-                names, answered = [one.name for one in response.outputs], response.model_version
+                return _grpc_answer(result)
             return Answer({name: result.as_numpy(name) for name in names}, int(answered))
 
         return send
@@ -164,7 +158,7 @@ class TritonClient:
             model,
             self._grpc.get_model_metadata,
             model,
-            "" if version is None else str(version),
+            _number(version),
             client_timeout=self._timeout,
         )
         return {
@@ -203,17 +197,94 @@ class TritonClient:
         try:
             return call(*arguments, **options)
         except InferenceServerException as error:
-            if error.status() == "StatusCode.UNAVAILABLE" and "failed to connect" in error.message():
-                raise self._absent(self.grpc_url, error) from error
-            raise ServingError("Triton refused a call.", where=where, value=error) from error
+            raise _told(error, where, self.grpc_url) from error
         except OSError as error:
-            raise self._absent(self.http_url, error) from error
+            raise _absent(self.http_url, error) from error
 
-    @staticmethod
-    def _absent(url: str, error: Exception) -> ServingError:
-        return ServingError(
-            "No Triton answers.",
-            where=url,
-            value=error,
-            fix="Start it with `leanloop serve up`, or correct serving.http_url and serving.grpc_url.",
-        )
+
+class AsyncTritonClient:
+    """Asks one server by gRPC from an event loop, in which it must be made; any number of requests may be under way.
+
+    Args:
+        grpc_url: ``host:port`` of gRPC.
+        timeout: Seconds for one call.
+    """
+
+    def __init__(self, grpc_url: str, *, timeout: float = 60.0) -> None:
+        self.grpc_url = grpc_url
+        self._timeout = timeout
+        self._grpc = aio.InferenceServerClient(grpc_url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._grpc.close()
+
+    async def infer(
+        self, model: str, inputs: Arrays, version: int | None = None, request_id: str | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name for one batch; see `answer`."""
+        return (await self.answer(model, inputs, version, request_id)).outputs
+
+    async def answer(
+        self, model: str, inputs: Arrays, version: int | None = None, request_id: str | None = None
+    ) -> Answer:
+        """Run one batch; see `TritonClient.answer`.
+
+        Raises:
+            ServingError: The server is not there, refuses, or the model fails.
+        """
+        try:
+            result = await self._grpc.infer(
+                model,
+                _encoded(grpc, inputs),
+                _number(version),
+                request_id=request_id or uuid.uuid4().hex,
+                client_timeout=self._timeout,
+            )
+        except InferenceServerException as error:
+            raise _told(error, _where(model, version), self.grpc_url) from error
+        return _grpc_answer(result)
+
+
+def _encoded(protocol: ModuleType, inputs: Arrays) -> list[Any]:
+    tensors = []
+    for name, array in inputs.items():
+        rows = on_the_wire(np.ascontiguousarray(array))
+        tensor = protocol.InferInput(name, rows.shape, np_to_triton_dtype(rows.dtype))
+        tensor.set_data_from_numpy(rows)
+        tensors.append(tensor)
+    return tensors
+
+
+def _number(version: int | None) -> str:
+    return "" if version is None else str(version)
+
+
+def _where(model: str, version: int | None) -> str:
+    return f"{model} version {_number(version) or '(the newest loaded)'}"
+
+
+def _grpc_answer(result: Any) -> Answer:
+    response = result.get_response()
+    return Answer({one.name: result.as_numpy(one.name) for one in response.outputs}, int(response.model_version))
+
+
+def _told(error: InferenceServerException, where: str, url: str) -> ServingError:
+    if error.status() == "StatusCode.UNAVAILABLE" and "failed to connect" in error.message():
+        return _absent(url, error)
+    return ServingError("Triton refused a call.", where=where, value=error)
+
+
+def _absent(url: str, error: Exception) -> ServingError:
+    return ServingError(
+        "No Triton answers.",
+        where=url,
+        value=error,
+        fix="Start it with `leanloop serve up`, or correct serving.http_url and serving.grpc_url.",
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Self
 
@@ -29,10 +30,14 @@ class ClosedLoop:
         version: Which version.
         inputs: One batch, by input name.
         concurrency: Number of clients, one thread and one connection each.
+        live: Give each request an id of its own, as those have that may be captured.
     """
 
-    def __init__(self, grpc_url: str, model: str, version: int, inputs: Arrays, concurrency: int) -> None:
+    def __init__(
+        self, grpc_url: str, model: str, version: int, inputs: Arrays, concurrency: int, *, live: bool = False
+    ) -> None:
         self._version = version
+        self._live = live
         self._batch_size = len(next(iter(inputs.values())))
         self._clients = [TritonClient("", grpc_url) for _ in range(concurrency)]
         self._sends = [client.prepare(model, inputs, version) for client in self._clients]
@@ -50,28 +55,23 @@ class ClosedLoop:
         """Run for a moment without recording."""
         self._run(WARMUP_SECONDS)
 
-    def record(self, seconds: float) -> float:
-        """Run and record.
-
-        Returns:
-            Samples per second of this run.
-        """
+    def record(self, seconds: float) -> ServedMeasurement:
+        """Run and record; returns this run alone."""
         latencies, elapsed = self._run(seconds)
         self._latencies += latencies
         self._seconds += elapsed
-        return len(latencies) * self._batch_size / elapsed
+        return self._measured(latencies, elapsed)
 
     def _run(self, seconds: float) -> tuple[list[float], float]:
         results: list[list[float]] = [[] for _ in self._sends]
         failures: list[ServingError] = []
+        ours = internal_id()
         start = time.perf_counter()
-
-        identity = internal_id()
 
         def loop(send: Callable[[str], Answer], latencies: list[float]) -> None:
             try:
                 while (began := time.perf_counter()) - start < seconds:
-                    send(identity)
+                    send(uuid.uuid4().hex if self._live else ours)
                     latencies.append(time.perf_counter() - began)
             except ServingError as error:
                 failures.append(error)
@@ -92,15 +92,18 @@ class ClosedLoop:
 
     def measurement(self) -> ServedMeasurement:
         """All recorded runs together."""
-        p50, p99 = np.percentile(self._latencies, [50, 99]) * 1e3
+        return self._measured(self._latencies, self._seconds)
+
+    def _measured(self, latencies: list[float], seconds: float) -> ServedMeasurement:
+        p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
         return ServedMeasurement(
             version=self._version,
             batch_size=self._batch_size,
             concurrency=len(self._sends),
             p50_ms=float(p50),
             p99_ms=float(p99),
-            throughput=len(self._latencies) * self._batch_size / self._seconds,
-            requests=len(self._latencies),
+            throughput=len(latencies) * self._batch_size / seconds,
+            requests=len(latencies),
         )
 
 
