@@ -11,7 +11,6 @@ Raw results go to ``benchmarks/out``; exit status 1 tells that a bar was missed.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -24,9 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from leanloop.core.contracts import RecipeRecord
-from leanloop.core.files import atomic_file, digest_json, write_json
-from leanloop.core.hardware import hardware_id
-from leanloop.core.names import code_version
+from leanloop.core.files import atomic_file, write_json
 from leanloop.core.settings import MonitoringSettings, load_settings
 from leanloop.monitoring.judge import Baseline, ParentAnswers, Persistence, WindowVerdict, judge
 from leanloop.pipelines.demo.shifts import Shift, drawn, shifted
@@ -35,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples/fashion_mnist"))
 import data
 from figures import Figure
+from loop import topic
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = MonitoringSettings()
@@ -62,27 +60,18 @@ class World:
         return normalised(self.images[pool])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1_000, help="the first; below 1,000 is for tuning")
-    parser.add_argument("--models", nargs="+", choices=("fp32", "int8"), default=("fp32", "int8"))
-    version = digest_json([code_version(), hardware_id()])[:12]
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/out" / version / "loop")
-    arguments = parser.parse_args()
-    folder = arguments.out
-    print(f"Results in {folder}", flush=True)
-    world = load(folder)
-    raw: dict[str, Any] = {"seed": arguments.seed, "settings": SETTINGS.model_dump(mode="json")}
+def figures(out: Path, seed: int) -> list[Figure]:
+    """Both models' figures; raw results go to a folder."""
+    world = load(out)
+    raw: dict[str, Any] = {"seed": seed, "settings": SETTINGS.model_dump(mode="json")}
     lines: list[Figure] = []
-    for model in arguments.models:
+    for model in ("fp32", "int8"):
         started = time.monotonic()
-        raw[model] = measure(world, model, arguments.seed)
-        for line in figures_of(model, raw[model]):
-            print(line, flush=True)
-            lines.append(line)
+        raw[model] = measure(world, model, seed)
+        lines += figures_of(model, raw[model])
         print(f"  {model}: {time.monotonic() - started:.0f} s", flush=True)
-    write_json(folder / f"judge-{arguments.seed}.json", raw | {"figures": [vars(line) for line in lines]})
-    return 0 if all(line.ok for line in lines) else 1
+    write_json(out / f"judge-{seed}.json", raw)
+    return lines
 
 
 def measure(world: World, model: str, seed: int) -> dict[str, Any]:
@@ -257,4 +246,4 @@ def _clipped(verdict: WindowVerdict) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(topic.main(figures, __doc__))

@@ -156,7 +156,12 @@ def tell_story(
         tell(now(), f"version {first.version} of {samples.model} serves; quiet traffic, {rate:g} requests per second")
         quiet = wait("quiet traffic", lambda model: model.windows >= first.windows + quiet_windows or _acts(model))
         if _acts(quiet):
-            raise ServingError("There was an incident without a shift.", value=quiet.diagnosis)
+            raise ServingError(
+                "There was an incident without a shift.",
+                where=f"version {quiet.version} of {quiet.model}",
+                value=quiet.diagnosis,
+                fix="It may have been made for other traffic, by an earlier demo: `leanloop run` releases it anew.",
+            )
         before = flow.chapter
         tell(now(), f"{quiet_windows} windows judged, nothing is wrong; accuracy {before.sent.accuracy:.1%}")
 
