@@ -15,13 +15,21 @@ from leanloop.serving.capture_format import MAGIC, Capture, Record, pack_record
 DAY = 86_400.0
 
 
-def record(identity: str, *, model: str = "net", version: int = 1, time: float = DAY, samples: int = 2) -> Record:
+def record(
+    identity: str,
+    *,
+    model: str = "net",
+    version: int = 1,
+    time: float = DAY,
+    samples: int = 2,
+    compute_ms: float = 0.5,
+) -> Record:
     rng = np.random.default_rng(len(identity) + samples)
     inputs = {
         "image": rng.normal(size=(samples, 1, 2, 3)).astype(np.float32),
         "kind": np.full((samples, 1), 7, np.uint8),
     }
-    return Record(identity, model, version, time, 0.5, inputs, {"logits": rng.normal(size=(samples, 4))})
+    return Record(identity, model, version, time, compute_ms, inputs, {"logits": rng.normal(size=(samples, 4))})
 
 
 def captured(folder: Path, *records: Record) -> None:
@@ -66,6 +74,17 @@ def test_rows_are_partitioned_and_name_their_request(tmp_path: Path) -> None:
     assert collector.done.newest == 2 * DAY
     assert collector.done.lag_seconds(now=2 * DAY + 5) == 5
     assert collector.done.dropped == 0
+
+
+def test_compute_times_are_counted_by_release(tmp_path: Path) -> None:
+    captured(tmp_path / "segments", record("a"), record("b", compute_ms=30.0), record("c", compute_ms=5e3))
+    collector = Collector(tmp_path / "segments", tmp_path / "rows")
+    collector.collect()
+    times = collector.done.compute["net", 1]
+    counts = dict(times.buckets())
+    assert (counts[2.5e-4], counts[5e-4], counts[0.025], counts[0.05], counts[1.0]) == (0, 1, 1, 2, 2)
+    assert times.requests == 3
+    assert times.total_seconds == pytest.approx(5.0305)
 
 
 def test_a_segment_that_is_read_again_after_a_crash_gives_its_rows_once(tmp_path: Path) -> None:

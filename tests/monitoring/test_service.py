@@ -25,7 +25,7 @@ from leanloop.monitoring.diagnosis import Evidence, diagnose
 from leanloop.monitoring.labels import Label
 from leanloop.monitoring.loop import Loop
 from leanloop.monitoring.service import MOST_BYTES, make_app
-from leanloop.monitoring.view import FailureView, FeatureView, LoopView, ModelView, VersionView
+from leanloop.monitoring.view import ComputeView, FailureView, FeatureView, LoopView, ModelView, VersionView
 from leanloop.serving import ModelConfig, ModelSpec, Ports, TensorSpec
 
 TOKEN = "a-token-of-the-test"
@@ -221,7 +221,8 @@ def test_metrics_are_those_of_the_view(client: httpx.Client, loop: Loop) -> None
         for what, model, paged in (("net", "net", True), ("odd", "odd", False), ("started runs", "", True))
     )
     runs = {"net": {"released": 2}}
-    loop.view = LoopView(tick=123.0, captured=7, models=(portrait(),), runs=runs, failures=failures)
+    compute = (ComputeView(model="net", version=2, buckets=((0.01, 3), (0.1, 5)), requests=6, total_seconds=1.5),)
+    loop.view = LoopView(tick=123.0, captured=7, models=(portrait(),), runs=runs, failures=failures, compute=compute)
     answer = client.get("/metrics")
     found = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -236,6 +237,9 @@ def test_metrics_are_those_of_the_view(client: httpx.Client, loop: Loop) -> None
     assert found["leanloop_question_state", (("model", "net"), ("question", "inputs"), ("version", "2"))] == -1
     assert found["leanloop_accuracy", (("bound", "low"), *release)] == 0.7
     assert found["leanloop_drift_threshold", (("feature", "x.mean"), *release)] == 0.2
+    assert found["leanloop_compute_seconds_bucket", (("le", "0.1"), *release)] == 5
+    assert found["leanloop_compute_seconds_bucket", (("le", "+Inf"), *release)] == 6
+    assert found["leanloop_compute_seconds_sum", release] == 1.5
     assert found["leanloop_label_coverage_ratio", release] == 0.5
     assert found["leanloop_look_failures", (("what", "started runs"),)] == 6
     pages = {labels: value for (name, labels), value in found.items() if name == "leanloop_page"}

@@ -27,6 +27,7 @@ from leanloop.core.errors import SettingsError
 from leanloop.core.files import atomic_file
 from leanloop.core.names import check_name
 from leanloop.core.settings import InputSpec
+from leanloop.monitoring.compute import ComputeTimes
 from leanloop.serving.capture_format import SUFFIX, Counters, Record, read_segment
 from leanloop.serving.model_config import TensorSpec
 
@@ -45,6 +46,7 @@ class Collected:
             and they are moved to ``damaged/``.
         newest: Time of the newest record, in seconds; 0 before the first.
         writers: Counters of each writing process, by its id.
+        compute: Compute times, by model and version.
     """
 
     segments: int = 0
@@ -52,6 +54,7 @@ class Collected:
     damaged: int = 0
     newest: float = 0.0
     writers: dict[int, Counters] = field(default_factory=dict)
+    compute: dict[tuple[str, int], ComputeTimes] = field(default_factory=lambda: defaultdict(ComputeTimes))
 
     @property
     def dropped(self) -> int:
@@ -98,6 +101,9 @@ class Collector:
             whole = False
         for partition, members in records.items():
             self._write(path.stem, partition, members)
+            times = self.done.compute[partition[:2]]
+            for record in members:
+                times.add(record.compute_ms)
         if whole:
             path.unlink(missing_ok=True)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from leanloop.monitoring.view import Answer, LoopView, ModelView
@@ -49,6 +49,13 @@ def _of_loop(view: LoopView) -> Iterator[Metric]:
     if view.lag_seconds is not None:
         yield _gauge("capture_lag_seconds", "Age of the newest record", view.lag_seconds)
     yield _gauge("run_under_way", "1 while a run is under way", bool(view.run))
+    compute = HistogramMetricFamily(
+        "leanloop_compute_seconds", "Time in the model, without queueing, of captured requests", labels=_RELEASE
+    )
+    for one in view.compute:
+        buckets = [(str(bound), count) for bound, count in one.buckets]
+        compute.add_metric([one.model, str(one.version)], [*buckets, ("+Inf", one.requests)], one.total_seconds)
+    yield compute
     runs = CounterMetricFamily("leanloop_runs", "Runs, by how they ended", labels=["model", "state"])
     for model, states in view.runs.items():
         for state, count in states.items():

@@ -40,7 +40,7 @@ from leanloop.monitoring.served import Served, read_baseline, read_served, renew
 from leanloop.monitoring.server import Probe, Server
 from leanloop.monitoring.stack.rules import ALERT_QUESTIONS
 from leanloop.monitoring.stack.timing import LOOKS_PER_WINDOW, SHORTEST_WINDOW_SECONDS, scrape_seconds
-from leanloop.monitoring.view import LoopView, ModelView
+from leanloop.monitoring.view import ComputeView, LoopView, ModelView
 from leanloop.monitoring.watch import ReleaseWatch, taken_rows
 from leanloop.monitoring.watched import Watched
 
@@ -197,6 +197,16 @@ class Loop:
             runs=states,
             run="" if under_way is None else under_way.request.id,
             failures=self._failures.now(),
+            compute=tuple(
+                ComputeView(
+                    model=model,
+                    version=version,
+                    buckets=times.buckets(),
+                    requests=times.requests,
+                    total_seconds=times.total_seconds,
+                )
+                for (model, version), times in sorted(done.compute.items())
+            ),
             models=tuple(
                 view.model_copy(update={"incidents": tuple(incident for model, incident in shown if model == name)})
                 for name, view in sorted(self._views.items())

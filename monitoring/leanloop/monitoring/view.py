@@ -124,6 +124,24 @@ class ModelView(Record):
     incidents: tuple[IncidentView, ...]
 
 
+class ComputeView(Record):
+    """Compute times of one release's captured requests since the service started.
+
+    Attributes:
+        model: Its name.
+        version: Of the release.
+        buckets: Upper bounds in seconds, with the requests that took no longer.
+        requests: All of them, those above the last bound included.
+        total_seconds: That these took.
+    """
+
+    model: str
+    version: int
+    buckets: tuple[tuple[float, int], ...]
+    requests: int
+    total_seconds: float
+
+
 class LoopView(Record):
     """The whole loop.
 
@@ -137,6 +155,7 @@ class LoopView(Record):
         runs: How many there were, by model, then by state.
         run: Id of the run that is under way; empty when there is none.
         failures: What could not be looked at.
+        compute: Compute times by release.
         models: By name.
     """
 
@@ -149,4 +168,5 @@ class LoopView(Record):
     runs: dict[str, dict[str, int]] = Field(default_factory=dict)
     run: str = ""
     failures: tuple[FailureView, ...] = ()
+    compute: tuple[ComputeView, ...] = ()
     models: tuple[ModelView, ...] = ()
