@@ -84,6 +84,14 @@ def test_an_estimate_falls_on_hard_inputs_only(normal: World) -> None:
     assert calibration.estimate(World(3, 99, easy=0.3).output, **LIMITS).state == "unknown"
 
 
+def test_a_reference_without_a_wrong_answer_does_not_vouch_for_unsure_ones() -> None:
+    sure = World(5, 250, easy=2.0).output
+    calibration = Calibration.fit(sure, sure.argmax(axis=1))
+    assert calibration.estimate(World(6, 150, easy=0.2).output, **LIMITS).state == "falling"
+    quiet = [calibration.estimate(World(3_000 + seed, 150, easy=2.0).output, **LIMITS) for seed in range(100)]
+    assert not [found for found in quiet if found.state == "falling"]
+
+
 def test_a_drop_that_is_certain_and_small_is_no_fall(normal: World) -> None:
     calibration = Calibration.fit(normal.output, normal.truth)
     window = World(4, 5_000, easy=0.9).output

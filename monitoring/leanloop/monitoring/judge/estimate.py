@@ -3,6 +3,8 @@
 This is confidence-based performance estimation (NannyML's CBPE) for accuracy. On the reference, isotonic regression
 learns the chance that an answer of some class and confidence is right; the mean of these chances over a window is the
 accuracy to expect. It is fitted to the answers of the artifact that serves: compression changes how sure a model is.
+Where the reference has hardly any answers, what the model says of itself counts: a reference without a wrong answer
+would else call every answer right, however unsure.
 
 It holds as long as only the inputs change and equally sure answers stay equally often right. It is blind when the world
 changes what is right for the same input, and too hopeful where a model is sure of inputs unlike any that it knows.
@@ -27,6 +29,9 @@ LEAST_SAMPLES = 100
 
 LEAST_OF_CLASS = 200
 """Reference answers of a class, per half, for a calibration of its own; other classes share one."""
+
+_ASSUMED = 20
+"""Answers that are added to the reference: evenly spread over all confidences, and as often right as they are sure."""
 
 _KNOTS = 201
 _DRAWS = 20_000
@@ -148,9 +153,12 @@ def _isotonic(
     """Chances at the knots, [classes, knots]."""
     from sklearn.isotonic import IsotonicRegression
 
+    assumed = np.linspace(1 / classes, 1, _ASSUMED)
+
     def fit(chosen: np.ndarray) -> np.ndarray:
         model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        return np.asarray(model.fit(confidence[chosen], right[chosen].astype(float)).predict(knots))
+        sure, known = np.append(confidence[chosen], assumed), np.append(right[chosen].astype(float), assumed)
+        return np.asarray(model.fit(sure, known).predict(knots))
 
     table = np.tile(fit(np.ones(len(right), dtype=bool)), (classes, 1))
     for number in range(classes):
