@@ -20,10 +20,11 @@ NOW = 1_000_000.0
 
 @dataclass
 class Listener:
-    """Stands for Alertmanager or the owner's webhook: keeps what it is told."""
+    """Stands for Alertmanager or the owner's webhook: keeps what it is told, and answers with a status."""
 
     port: int = 0
     told: list[tuple[str, Any]] = field(default_factory=list)
+    status: int = 200
 
     @property
     def address(self) -> str:
@@ -35,10 +36,14 @@ def listener() -> Iterator[Listener]:
     found = Listener()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             found.told.append((self.path, json.loads(body)))
-            self.send_response(200)
+            self.send_response(found.status)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -78,13 +83,28 @@ def test_without_alertmanager_the_webhook_is_told(listener: Listener) -> None:
     assert listener.told[0][1]["alerts"][0]["annotations"]["summary"] == "gone"
 
 
-def test_an_incident_is_told_by_the_loop_only_where_no_alertmanager_is(listener: Listener) -> None:
+def test_an_incident_is_told_by_the_loop_only_where_no_alertmanager_answers(listener: Listener) -> None:
     webhook = f"http://{listener.address}/page"
     with_one = Pager(MonitoringSettings(alertmanager_url=listener.address, notify_url=webhook))
     with_one.person_needed("i", "net", "no row fits", NOW)
     assert listener.told == []
-    Pager(MonitoringSettings(alertmanager_url="", notify_url=webhook)).person_needed("i", "net", "no row fits", NOW)
+    stopped = f"127.0.0.1:{Ports.free().http}"
+    for url in ("", stopped):
+        pager = Pager(MonitoringSettings(alertmanager_url=url, notify_url=webhook))
+        for later in (0, 5, 3600):
+            pager.person_needed("i", "net", "no row fits", NOW + later)
+    assert [path for path, _ in listener.told] == ["/page", "/page"]
     assert listener.told[0][1]["alerts"][0]["labels"]["incident"] == "i"
+
+
+def test_a_page_that_nobody_took_is_told_again_soon(listener: Listener) -> None:
+    pager = Pager(MonitoringSettings(alertmanager_url="", notify_url=f"http://{listener.address}/page"))
+    listener.status = 503
+    pager.person_needed("i", "net", "no row fits", NOW)
+    listener.status = 200
+    for later in (5, 61, 65, 3600):
+        pager.person_needed("i", "net", "no row fits", NOW + later)
+    assert len(listener.told) == 2
 
 
 def test_nobody_there_is_told_in_the_log_and_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:

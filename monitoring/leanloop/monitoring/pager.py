@@ -1,20 +1,21 @@
 """Pages that must not depend on what is broken: told to Alertmanager, or straight to the owner's webhook without it.
 
-Pages are usually alerts of Prometheus (`leanloop.monitoring.stack.rules`). When Prometheus is gone, or there is no
-Alertmanager, the loop tells itself. A page is told again from time to time, as Alertmanager would.
+Pages are usually alerts of Prometheus (`leanloop.monitoring.stack.rules`). When Prometheus is gone, or no Alertmanager
+answers, the loop tells itself. A page is told again from time to time, as Alertmanager would.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from leanloop.core.settings import MonitoringSettings
+from leanloop.serving.process import answers
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,9 @@ BLIND = "MonitorBlind"
 PERSON_NEEDED = "PersonNeeded"
 
 _AGAIN_SECONDS = 4 * 3600.0
+_UNHEARD_AGAIN_SECONDS = 60.0
+"""After a page that neither Alertmanager nor the webhook took."""
+
 _LASTS = timedelta(minutes=5)
 _TIMEOUT_SECONDS = 3.0
 
@@ -35,7 +39,7 @@ class Pager:
 
     def __init__(self, settings: MonitoringSettings) -> None:
         self._alertmanager, self._webhook = settings.alertmanager_url, settings.notify_url
-        self._told: dict[str, float] = {}
+        self._due: dict[str, float] = {}
 
     def blind(self, reason: str, now: float) -> None:
         """Prometheus does not answer: nobody else will say so."""
@@ -43,18 +47,19 @@ class Pager:
 
     def sees(self) -> None:
         """Prometheus answers again: the next time is told at once."""
-        self._told.pop(BLIND, None)
+        self._due.pop(BLIND, None)
 
     def person_needed(self, incident: str, model: str, reason: str, now: float) -> None:
-        """An incident needs a person; with an Alertmanager, Prometheus' own alert tells it."""
-        if not self._alertmanager:
-            labels = {"alertname": PERSON_NEEDED, "severity": "page", "model": model, "incident": incident}
-            self._tell(incident, labels, reason, now)
+        """An incident needs a person; where an Alertmanager answers, Prometheus' own alert tells it."""
+        if self._alertmanager and answers(self._alertmanager, "/-/ready"):
+            return
+        labels = {"alertname": PERSON_NEEDED, "severity": "page", "model": model, "incident": incident}
+        self._tell(incident, labels, reason, now)
 
     def _tell(self, key: str, labels: Mapping[str, str], reason: str, now: float) -> None:
-        if now < self._told.get(key, -_AGAIN_SECONDS) + _AGAIN_SECONDS:
+        if now < self._due.get(key, now):
             return
-        self._told[key] = now
+        self._due[key] = now + _AGAIN_SECONDS
         log.error("PAGE %s: %s", labels["alertname"], reason)
         begins = datetime.fromtimestamp(now, UTC)
         alert = {
@@ -65,8 +70,11 @@ class Pager:
         }
         if self._alertmanager and _post(f"http://{self._alertmanager}/api/v2/alerts", [alert]):
             return
-        if self._webhook:
-            _post(self._webhook, {"version": "4", "status": "firing", "alerts": [alert | {"status": "firing"}]})
+        message = {"version": "4", "status": "firing", "alerts": [alert | {"status": "firing"}]}
+        # Without either address the log is all that was asked for.
+        heard = _post(self._webhook, message) if self._webhook else not self._alertmanager
+        if not heard:
+            self._due[key] = now + _UNHEARD_AGAIN_SECONDS
 
 
 def _post(url: str, document: Any) -> bool:
@@ -74,6 +82,6 @@ def _post(url: str, document: Any) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
             return True
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, http.client.HTTPException) as error:
         log.error("a page could not be told to %s: %s", url, error)
         return False
