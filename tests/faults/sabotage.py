@@ -401,9 +401,11 @@ def passes(test: str, copy: Path) -> bool:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
         "LEANLOOP_TRITON_HOME": str(ROOT / ".tools/triton"),
+        # What else is installed brings plugins along, whose imports cost seconds in each of many runs.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "pytest_timeout", "-p", "no:cacheprovider", test],
         cwd=copy,
         env=environment,
         capture_output=True,
