@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,12 @@ def stage(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dic
     return found
 
 
-def run_line(workspace: Path, params: str, batch_size: int | None) -> dict[str, Any]:
+def run_line(workspace: Path, params: str, batch_size: int | None, ports: Mapping[str, str] = PORTS) -> dict[str, Any]:
     """One whole ``leanloop run`` in a workspace of its own, and what it released."""
     from leanloop.core.contracts import Verdict
     from leanloop.pipelines.launch import Run, orchestration_share
 
-    overrides = {"workspace": str(workspace)} | {f"serving.{key}": url for key, url in PORTS.items()}
+    overrides = {"workspace": str(workspace)} | {f"serving.{key}": url for key, url in ports.items()}
     if batch_size is not None:
         overrides["goal.batch_size"] = str(batch_size)
     options = ["--params", str(ROOT / params)]
