@@ -12,6 +12,7 @@ from leanloop.core.loop_contracts import Champion
 from leanloop.core.releases import fetch_release
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
+from leanloop.steps.versioning import version_snapshot
 
 if TYPE_CHECKING:
     from leanloop.bundle import Bundle, Split
@@ -26,7 +27,7 @@ def run(settings: Settings, *, release: Release, since: float, champion: Path, s
         release: What serves.
         since: Unix time of the oldest request that counts as fresh.
         champion: Folder to write (`Champion`, ``bundle/``, ``artifact/``).
-        snapshot: Folder to write (`Snapshot`, ``data.npz``).
+        snapshot: Folder to write (`Snapshot`, ``data.npz``); in a DVC project its data are versioned, too.
 
     Raises:
         StoreError: The store does not hold the release any more.
@@ -52,6 +53,7 @@ def run(settings: Settings, *, release: Release, since: float, champion: Path, s
             since=since,
         )
         emit("snapshot", records=found.records, labelled=found.labelled, quarantined=found.quarantined)
+        version_snapshot(snapshot, workspace.root)
 
 
 def _schema(bundle: Bundle) -> Schema:
