@@ -1,25 +1,34 @@
-"""A version goes on with other instances and batching only where that is clearly faster."""
+"""What serves is changed only where that is clearly faster: other instances and batching, or another artifact."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import numpy as np
 import pytest
 
 from leanloop.core.errors import RefusedError
 from leanloop.core.settings import ServingSettings
-from leanloop.serving import retune
-from tests.serving.conftest import CHOICE, deploy, linear_spec
+from leanloop.serving import retune, retuning, switch
+from tests.serving.conftest import CHOICE, QUERIES, deploy, linear_spec
 
 PATIENT = CHOICE.model_copy(update={"queue_delay_us": 60_000})
 """Every request waits for others that do not come."""
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch):
+    """The differences here are large: a look need not take long."""
+    monkeypatch.setattr(retuning, "_LOOK_SECONDS", 0.3)
 
 
 @pytest.fixture
 def served(triton, models, new_name):
     """A function that serves version 2 of a model with a choice, and gives the model's name."""
 
-    def serve(choice):
+    def serve(choice, *, slow=False):
         spec = linear_spec(new_name())
-        deploy(triton.client, triton.repository, spec, [models.linear(1.0), models.linear(2.0)], choice)
+        deploy(triton.client, triton.repository, spec, [models.linear(1.0), models.linear(2.0, slow=slow)], choice)
         return spec.name
 
     return serve
@@ -50,3 +59,40 @@ def test_where_nothing_is_faster_everything_stays(triton, served, present, delay
         retune(*parts, settings_with(*delays), model, concurrency=2)
     assert triton.repository.config(model) == before
     assert triton.journal.history(model)[-1].state == "discarded"
+
+
+def test_another_artifact_takes_over_where_it_is_faster_and_is_watched(triton, models, served):
+    model, slow, fast = served(CHOICE, slow=True), models.linear(3.0, slow=True), models.linear(4.0)
+    prepared = []
+    parts = (triton.client, triton.repository, triton.journal)
+    hour = timedelta(hours=1)
+    done = switch(
+        *parts,
+        settings_with(0),
+        model,
+        [slow, fast],
+        concurrency=2,
+        prepare=prepared.append,
+        incident="slow",
+        bake=hour,
+    )
+    assert [one.artifact_id for one in prepared] == [fast.artifact_id]
+    assert done.measured.after.p99_ms < done.measured.before.p99_ms
+    answer = triton.client.answer(model, {"x": QUERIES})
+    assert answer.version == done.promotion.version == 3
+    assert np.allclose(answer.outputs["y"], fast.golden.outputs["y"])
+    assert triton.repository.config(model).versions == (1, 2, 3)
+    rollout = triton.journal.history(model)[-1]
+    assert (rollout.state, rollout.artifact_id, rollout.parent) == ("promoted", fast.artifact_id, 1)
+
+
+def test_an_artifact_that_is_no_faster_stays_where_it_is(triton, models, served):
+    model = served(CHOICE)
+    before = triton.repository.config(model)
+    parts = (triton.client, triton.repository, triton.journal)
+    prepared = []
+    with pytest.raises(RefusedError, match="times the present p99"):
+        switch(*parts, settings_with(0), model, [models.linear(3.0, slow=True)], concurrency=2, prepare=prepared.append)
+    assert prepared == []
+    assert triton.repository.config(model) == before
+    assert triton.repository.versions(model) == (1, 2)

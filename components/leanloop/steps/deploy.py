@@ -26,6 +26,7 @@ from leanloop.core.names import code_version
 from leanloop.core.releases import ORIGINAL, release_key, settings_key
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
+from leanloop.steps.points import keep_artifact, keep_points
 from leanloop.steps.rehearsal import STAGES
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run(
                 # Before it serves: its first window is judged, too.
                 keep_baselines(settings, opened, chosen[0], chosen[-1], artifacts)
             with _connected(settings) as client:
-                bake = None if capture is None else _bake(settings)
+                bake = None if capture is None else bake_time(settings)
                 promotion = promote(client, models, journal, rollout, spec, packages, choice, capture, bake=bake)
                 progress(4, STAGES, "measuring what is served")
                 served = _measure(
@@ -138,6 +139,7 @@ def run(
             write_text(output / "report.html", report)
             write_json(output / "metrics.json", _metrics(record, decision, measured))
         journal.name_release(promotion.rollout, _keep(settings, record, bundle, artifacts))
+        keep_points(Workspace(settings).store, record, decision, found, artifacts)
         emit("released", model=record.model, version=record.version, artifact=record.artifact_id)
 
 
@@ -159,8 +161,8 @@ def _connected(settings: Settings) -> Iterator[TritonClient]:
         yield client
 
 
-def _bake(settings: Settings) -> timedelta:
-    # As many windows as an incident is judged over.
+def bake_time(settings: Settings) -> timedelta:
+    """How long a new version is watched before it counts as good: as many windows as an incident is judged over."""
     return timedelta(minutes=settings.monitoring.window_minutes * settings.monitoring.of)
 
 
@@ -218,9 +220,7 @@ def _keep(settings: Settings, release: Release, bundle: Path, artifacts: Path) -
     store = Workspace(settings).store
     store.put_json(settings_key(release.model), settings.model_dump(mode="json"))
     store.put_folder(f"bundles/{release.bundle_digest}", bundle)
-    key = f"artifacts/{release.bundle_digest}/{release.artifact_id}"
-    store.put_folder(key, artifacts / release.artifact_id)
     artifact = _artifact(Artifacts.load(artifacts), release.artifact_id)
-    store.put_json(f"{key}.json", artifact.model_dump(mode="json"))
+    keep_artifact(store, release.bundle_digest, artifact, artifacts / artifact.id)
     store.put_json(release_key(release), release.model_dump(mode="json"))
     return release_key(release)

@@ -1,4 +1,4 @@
-"""The smallest repair: a model that serves too slowly gets other instances and batching. Nothing is trained."""
+"""The smallest repair of what serves too slowly: other instances and batching, or another finalist. No training."""
 
 from kfp import dsl
 
@@ -6,7 +6,7 @@ from leanloop.kfp import components
 
 
 @dsl.pipeline(  # type: ignore[untyped-decorator]
-    name="leanloop-retune", description="Serves a model with other instances and batching where that is faster."
+    name="leanloop-retune", description="Serves a model otherwise, without training, where that is faster."
 )
 def retune(
     settings: str,

@@ -10,7 +10,7 @@ from leanloop.serving.model_config import CaptureChoice, ModelConfig, ModelSpec,
 from leanloop.serving.process import Ports, ProcessId
 from leanloop.serving.promote import FLOOR, Promotion, promote
 from leanloop.serving.repository import ModelRepository, Package
-from leanloop.serving.retuning import Retuned, Retuning, retune
+from leanloop.serving.retuning import Retuned, Retuning, retune, switch
 from leanloop.serving.rollout import Mended, enforce_deadlines, finish_bake, promote_version, recover, roll_back
 from leanloop.serving.shadow import Ratio, ShadowLimits, ShadowResult, shadow
 from leanloop.serving.stack import StackState, StackStatus, connect, down, repository, status, up
@@ -68,6 +68,7 @@ __all__ = [
     "shadow",
     "stage",
     "status",
+    "switch",
     "tune",
     "up",
 ]

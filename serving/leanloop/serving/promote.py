@@ -89,8 +89,10 @@ def promote_again(
     rollout: Rollout,
     versions: tuple[int, int],
     choice: ServingChoice,
+    *,
+    bake: timedelta | None = None,
 ) -> Promotion:
-    """Like `promote`, for versions that are on the disk of a model that serves; nobody watches it afterwards.
+    """Like `promote`, for versions that are on the disk of a model that serves.
 
     Args:
         client: Of the server that reads the repository.
@@ -99,6 +101,7 @@ def promote_again(
         rollout: Begun and validated.
         versions: The original that it was made from, and the one that shall answer; they may be the same.
         choice: Instances, threads and batching for all versions.
+        bake: How long somebody watches it before it counts as good; None when nobody does.
 
     Raises:
         ServingError: It could not be done and was undone; what served before serves on.
@@ -106,7 +109,7 @@ def promote_again(
     with repository.locked():
         before = repository.served(rollout.model)
         capture = before.capture
-        return _switch(client, repository, journal, rollout, before, before.spec, versions, choice, capture, None)
+        return _switch(client, repository, journal, rollout, before, before.spec, versions, choice, capture, bake)
 
 
 def _switch(

@@ -48,17 +48,18 @@ class Stage:
 
     @property
     def newest(self) -> int:
-        """The version of the last package."""
+        """The last version that it serves; that of the last package, at first."""
         return self.config.versions[-1]
 
-    def apply(self, choice: ServingChoice) -> None:
-        """Serve the newest version alone, with other instances or batching."""
-        self.config = self.config.model_copy(update={"versions": (self.newest,), "choice": choice})
+    def apply(self, choice: ServingChoice, version: int | None = None) -> None:
+        """Serve one version alone, the newest without a number, with other instances or batching."""
+        served = self.newest if version is None else version
+        self.config = self.config.model_copy(update={"versions": (served,), "choice": choice})
         self.config.save(self._repository.folder(self.config.spec.name))
         self.client.load(self.config.spec.name)
 
     def measure(self, inputs: Arrays, *, concurrency: int, seconds: float) -> ServedMeasurement:
-        """Closed-loop load on the newest version."""
+        """Closed-loop load on that version."""
         return measure_served(
             self.client.grpc_url,
             self.config.spec.name,
