@@ -15,6 +15,8 @@ from leanloop.core.events import read_events
 from leanloop.core.releases import all_releases
 from leanloop.core.settings import load_settings
 from leanloop.core.workspace import Workspace, with_absolute_paths
+from leanloop.monitoring.stack.supervise import SupervisorState
+from leanloop.monitoring.stack.supervisord import connect
 from leanloop.pipelines.launch import Run, orchestration_share
 from leanloop.serving import TritonClient
 from leanloop.serving.journal import Journal
@@ -119,15 +121,20 @@ STEPS = ["snapshot", "revise", "analyze", "remake", "convert", "benchmark", "sel
 
 @pytest.fixture
 def stack(digits: Owner) -> Iterator[Owner]:
+    """The whole stack, with Alertmanager stopped: the loop must close without it."""
     digits.leanloop("up")
     try:
+        settings = with_absolute_paths(load_settings(digits.folder / "params.yaml"), digits.folder)
+        supervisor = SupervisorState.load(Workspace(settings).monitoring / "stack")
+        # Told so, the supervisor does not start it again.
+        connect(Path(supervisor.socket)).supervisor.stopProcess("alertmanager")
         yield digits
     finally:
         digits.leanloop("down")
         digits.leanloop("serve", "up")
 
 
-def test_a_changed_world_is_noticed_understood_and_repaired(stack: Owner) -> None:
+def test_a_changed_world_is_noticed_understood_and_repaired_without_alertmanager(stack: Owner) -> None:
     settings = with_absolute_paths(load_settings(stack.folder / "params.yaml"), stack.folder)
     workspace = Workspace(settings)
     before = all_releases(workspace.store, "digits")[-1]
@@ -160,6 +167,7 @@ def test_a_changed_world_is_noticed_understood_and_repaired(stack: Owner) -> Non
     assert rollout.shadow is not None
     assert rollout.shadow.passed
 
-    status = stack.leanloop("status").stdout
+    status = stack.leanloop("status", check=False).stdout
+    assert re.search(r"alertmanager +silent, stopped", status)
     assert re.search(rf"digits +{release.version} +answers", status)
     assert "paged" not in status
