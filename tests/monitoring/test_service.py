@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from leanloop.core.contracts import Interval, ServingChoice
+from leanloop.core.errors import LeanloopError, ServingError, StoreError
 from leanloop.core.launcher import RunRequest, RunState
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import with_absolute_paths
@@ -257,6 +258,28 @@ def test_the_loop_runs_while_the_service_does(settings: Settings, engine: Engine
         assert looked.wait(10)
         assert client.get("/v1/health").status_code == 200
     assert not [thread for thread in threading.enumerate() if thread.name == "loop"]
+
+
+@pytest.mark.parametrize(("error", "looks"), [(StoreError("damaged"), True), (ServingError("not up yet"), False)])
+def test_a_damaged_journal_keeps_nobody_from_looking_but_a_server_that_is_not_up_does(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: LeanloopError, looks: bool
+) -> None:
+    loop, tried, looked = Loop(settings, engine, NoLauncher()), threading.Event(), threading.Event()
+
+    def recover() -> None:
+        tried.set()
+        raise error
+
+    monkeypatch.setattr(loop.server, "recover", recover)
+    monkeypatch.setattr(loop, "tick", lambda now: looked.set())
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        assert tried.wait(10)
+        assert looked.wait(10 if looks else 0.5) == looks
+    finally:
+        loop.stop()
+        thread.join()
 
 
 def test_the_service_describes_itself(client: httpx.Client) -> None:
