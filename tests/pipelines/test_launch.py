@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from leanloop.core.contracts import ServingChoice
 from leanloop.core.errors import RefusedError
 from leanloop.core.events import EVENTS_VARIABLE, step_events
 from leanloop.core.files import write_json
-from leanloop.core.workspace import with_absolute_paths
+from leanloop.core.workspace import Workspace, with_absolute_paths
+from leanloop.pipelines.cli.app import app
 from leanloop.pipelines.launch import (
     Run,
     RunError,
@@ -25,6 +27,8 @@ from leanloop.pipelines.launch import (
     spare_cores,
     stop,
 )
+from leanloop.pipelines.launcher import LocalLauncher, RunProcess
+from leanloop.serving import ProcessId
 from tests.conftest import Project
 
 
@@ -125,3 +129,22 @@ def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
     import psutil
 
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+
+
+def test_runs_that_their_service_left_behind_end_with_the_stack(project: Project) -> None:
+    settings = with_absolute_paths(project.settings, project.folder)
+    launcher = LocalLauncher(settings, project.folder)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        ours = ProcessId.of(process.pid)
+        folder = Workspace(settings).runs / "left-behind"
+        folder.mkdir(parents=True)
+        RunProcess(pid=ours.pid, create_time=ours.create_time).save(folder)
+        assert launcher.look("left-behind").state == "running"
+        params = project.folder / "params.json"
+        params.write_text(settings.to_json())
+        said = CliRunner().invoke(app, ["down", "--params", str(params)])
+        assert "Run left-behind was ended" in said.output
+        assert process.poll() is not None
+    # To the service that comes next it died: it starts it once more.
+    assert launcher.look("left-behind").state == "died"
+    assert launcher.end_all() == ()

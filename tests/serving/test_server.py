@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -90,6 +92,17 @@ def test_only_the_very_process_is_found():
         assert sleeper.poll() is None
         assert ours.stop()
         assert not ours.stop()
+
+
+def test_what_starts_while_its_family_ends_is_ended_too(tmp_path):
+    seconds = f"{60 + os.getpid() / 1e7:.7f}"  # names ours among all that sleep
+    restless = "while :; do setsid sleep $0 & sleep 0.1; done"
+    # It takes its time to end, and what it started goes on starting others meanwhile.
+    patient = 'trap "sleep 1; exit" TERM; bash -c "$1" "$0" & wait'
+    with subprocess.Popen(["bash", "-c", patient, seconds, restless]) as process:
+        time.sleep(0.5)
+        assert ProcessId.of(process.pid).stop()
+    assert not [one for one in psutil.process_iter(["cmdline"]) if seconds in (one.info["cmdline"] or ())]
 
 
 def test_an_absent_home_says_what_to_do(monkeypatch, tmp_path):

@@ -33,9 +33,14 @@ class RunProcess(FileContract):
     create_time: float
 
     @property
+    def id(self) -> ProcessId:
+        """The very process, never one that got its number later."""
+        return ProcessId(self.pid, self.create_time)
+
+    @property
     def runs(self) -> bool:
         """Whether it still does."""
-        return ProcessId(self.pid, self.create_time).find() is not None
+        return self.id.find() is not None
 
 
 class LocalLauncher:
@@ -71,6 +76,15 @@ class LocalLauncher:
         if RunProcess.load(found.folder).runs:
             return RunState(state="running")
         return self._ended(found)
+
+    def end_all(self) -> tuple[str, ...]:
+        """End all runs whose processes live, with what these have started; the next service starts them once more.
+
+        Returns:
+            Their ids.
+        """
+        folders = sorted(path.parent for path in Workspace(self._settings).runs.glob(f"*/{RunProcess.filename}"))
+        return tuple(folder.name for folder in folders if RunProcess.load(folder).id.stop())
 
     def _run(self, name: str) -> launch.Run:
         return launch.Run(Workspace(self._settings).runs / name)

@@ -160,11 +160,22 @@ class ProcessId:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
         _wait_ended([process], seconds)
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        _wait_ended(family, seconds)
+        _wait_ended(_kill(family), seconds)
         return True
+
+
+def _kill(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Kill processes and all that they have started by now; returns all of them."""
+    left = [*family]
+    killed: list[psutil.Process] = []
+    while left:
+        member = left.pop()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.suspend()  # from now on it starts nothing more
+            left += member.children()
+            member.kill()
+            killed.append(member)
+    return killed
 
 
 def _wait_ended(processes: list[psutil.Process], seconds: float) -> None:

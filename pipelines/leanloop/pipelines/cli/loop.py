@@ -37,13 +37,18 @@ def up(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
 
 
 def down(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
-    """End what `leanloop up` started, and nothing else."""
+    """End what `leanloop up` started and the runs that its service started, and nothing else."""
     from leanloop.monitoring import stack
+    from leanloop.pipelines.launcher import LocalLauncher
 
     settings = read_settings(params, override)
     with console.status("Ending the stack"):
         ended = stack.down(settings)
+        # They outlive a service that was killed; with the stack they end.
+        runs = LocalLauncher(settings, project_of(params)).end_all()
     console.print("The stack was ended." if ended else "No stack of this workspace was running.")
+    for run in runs:
+        console.print(f"Run {run} was ended, too; `leanloop up` starts it again.", highlight=False)
 
 
 def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
