@@ -10,8 +10,10 @@ alone. They do not depend on the window, so that one set of permutations serves 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from leanloop.monitoring.judge.distribution import calibrated_size, sorted_quantile
 
@@ -44,6 +46,7 @@ class KernelTest:
     scale: np.ndarray
     width: float
     _nulls: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _within: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def fit(cls, coordinates: np.ndarray) -> KernelTest:
@@ -68,11 +71,9 @@ class KernelTest:
         window = (coordinates[_evenly(len(coordinates), size)].astype(np.float32) - self.centre) / self.scale
         # As many reference rows as in the permutations, so that both distances are alike.
         rest = self.rows[_evenly(len(self.rows), len(self.rows) - size)]
-        squared = (
-            self._kernel(window, window).mean()
-            + self._kernel(rest, rest).mean()
-            - 2 * self._kernel(window, rest).mean()
-        )
+        if size not in self._within:
+            self._within[size] = self._kernel(rest, rest).mean()
+        squared = self._kernel(window, window).mean() + self._within[size] - 2 * self._kernel(window, rest).mean()
         return float(_bounded(np.asarray(squared)))
 
     def p_value(self, distance: float, window: int) -> float:
@@ -106,8 +107,16 @@ class KernelTest:
 
 
 def _squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
+    # So few columns are no work for threads, which would only spin on the cores that the server needs.
+    with _threads().limit(limits=1, user_api="blas"):
+        products = left @ right.T
+    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * products
     return np.asarray(np.maximum(squares, 0))
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _bounded(squared: np.ndarray) -> np.ndarray:
