@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import get_args, get_type_hints
 
 import pytest
 
+from leanloop.core.settings import TriggerSettings
 from leanloop.monitoring.diagnosis import TABLE, UNFORESEEN, Action, Evidence, as_markdown, attributes, diagnose
+from leanloop.monitoring.evidence import Findings, evidence_of
 
 VALUES = {name: get_args(hint) for name, hint in get_type_hints(Evidence).items()}
 EVERYTHING = [Evidence(**dict(zip(VALUES, values, strict=True))) for values in product(*VALUES.values())]
@@ -69,3 +72,51 @@ def test_the_table_is_shown_whole() -> None:
     text = as_markdown()
     assert text.count("\n") == len(TABLE) + 3
     assert all(row.cause in text for row in TABLE)
+
+
+def found(**changes: object) -> Findings:
+    """A healthy release under labelled traffic."""
+    usual = Findings(
+        answers=True,
+        failing=False,
+        right=True,
+        baking=False,
+        latency_burns=False,
+        request_rate=10.0,
+        capacity=100.0,
+        inputs="ok",
+        broken=False,
+        accuracy="ok",
+        fresh_labels=1_000,
+        any_labels=True,
+        drifting_since=None,
+        estimate="ok",
+        agreement="ok",
+        revision_refused=False,
+    )
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+def seen(**changes: object) -> Evidence:
+    return evidence_of(found(**changes), TriggerSettings(label_horizon_minutes=10), now=100.0)
+
+
+def test_a_healthy_release_is_left_alone() -> None:
+    assert diagnose(seen()).action == "nothing"
+
+
+def test_labels_from_before_a_drift_do_not_say_that_it_is_harmless() -> None:
+    evidence = seen(inputs="drifting", drifting_since=90.0, fresh_labels=0)
+    assert (evidence.accuracy, evidence.labels) == ("unknown", "pending")
+    assert diagnose(evidence).action == "wait for labels"
+    assert diagnose(seen(inputs="drifting", drifting_since=90.0, fresh_labels=600)).action == "record"
+    # That it falls is known nevertheless.
+    assert seen(inputs="drifting", drifting_since=90.0, fresh_labels=0, accuracy="falling").accuracy == "falling"
+
+
+def test_a_new_release_is_not_to_blame_while_the_world_may_just_be_changing() -> None:
+    wrong = {"baking": True, "accuracy": "falling"}
+    assert diagnose(seen(**wrong)).action == "roll back"
+    begun = seen(**wrong, drifting_since=90.0)
+    assert begun.inputs == "unknown"
+    assert diagnose(begun).action == "fine-tune and re-optimise"

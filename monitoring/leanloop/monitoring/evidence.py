@@ -7,6 +7,7 @@ from typing import Literal
 
 from leanloop.core.settings import TriggerSettings
 from leanloop.monitoring.diagnosis import Evidence
+from leanloop.monitoring.judge.accuracy import LEAST_LABELLED
 from leanloop.monitoring.judge.estimate import Falling
 from leanloop.monitoring.judge.persistence import State
 from leanloop.monitoring.view import Answer
@@ -68,8 +69,8 @@ def evidence_of(found: Findings, policy: TriggerSettings, now: float) -> Evidenc
             if found.capacity and found.request_rate > _ABOVE_CAPACITY * found.capacity
             else "within capacity"
         ),
-        inputs="broken" if found.broken else _INPUTS[found.inputs],
-        accuracy=found.accuracy,
+        inputs=_inputs(found),
+        accuracy=_accuracy(found),
         labels=_labels(found, policy, now),
         estimate=found.estimate,
         agreement=found.agreement,
@@ -82,6 +83,20 @@ _INPUTS: dict[State, Literal["as before", "drifting", "unknown"]] = {
     "drifting": "drifting",
     "unknown": "unknown",
 }
+
+
+def _inputs(found: Findings) -> Literal["as before", "drifting", "broken", "unknown"]:
+    if found.broken:
+        return "broken"
+    # A window that alarmed may be the first of many: until it is known, nothing may be blamed on anything else.
+    begun = found.inputs == "ok" and found.drifting_since is not None
+    return "unknown" if begun else _INPUTS[found.inputs]
+
+
+def _accuracy(found: Findings) -> Falling:
+    # Labels of what was asked before the world began to change say nothing about the changed one.
+    too_old = found.drifting_since is not None and found.fresh_labels < LEAST_LABELLED
+    return "unknown" if too_old and found.accuracy == "ok" else found.accuracy
 
 
 def _labels(found: Findings, policy: TriggerSettings, now: float) -> Literal["enough", "few", "pending", "none"]:
