@@ -14,7 +14,7 @@ _SILENT_PROBES = 2
 """Real inferences in a row that fail before requests count as failing: one may meet a reload."""
 
 _GOLDEN_EVERY = 12
-"""Looks between two at the golden answers."""
+"""Looks between two at the golden answers, where no window was judged meanwhile."""
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Watched:
     _silent: int = 0
     _looks: int = 0
     _right: bool | None = None
+    _windows: int = 0
 
     def ask(self, server: Server, probe: Probe, now: float) -> None:
         """Take in how the champion did at a Unix time, and from time to time have it asked its golden queries."""
@@ -44,8 +45,10 @@ class Watched:
         champion = [one for one in probe.versions if (one.model, one.version) == (served.model, served.version)]
         answered = bool(champion) and all(one.answers for one in champion)
         self._silent = 0 if answered else self._silent + 1
-        if answered and self._looks % _GOLDEN_EVERY == 0:
-            self._right = server.answers_rightly(served)
+        # What a window says of the world and the model is worth nothing when the model is not what it was.
+        judged = self.watch.windows != self._windows
+        if answered and (judged or self._looks % _GOLDEN_EVERY == 0):
+            self._right, self._windows = server.answers_rightly(served), self.watch.windows
         self._looks += 1
 
     def findings(self, *, baking: bool, latency_burns: bool | None, revision_refused: bool) -> Findings:
