@@ -1,0 +1,165 @@
+"""What watching costs those who ask: capture at 10 %, and Triton's latency quantiles.
+
+One INT8 model is served three times: as it is, with capture, and by a second Triton that publishes quantiles. The same
+closed-loop clients ask two of them in alternating blocks (A B, B A, ...), each request under an id of its own. The
+figures are medians over pairs of blocks, with bootstrap intervals: what slows the machine for longer than a block hurts
+both.
+
+    .venv/bin/python benchmarks/loop/capture.py
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from leanloop.benchmark.statistics import ratio_interval
+from leanloop.core.files import write_json
+from leanloop.core.measure_lock import measuring
+from leanloop.serving import (
+    CaptureChoice,
+    ModelConfig,
+    ModelRepository,
+    Ports,
+    TritonClient,
+    TritonHome,
+    TritonServer,
+)
+from leanloop.serving.capture_format import SUFFIX, Counters, read_segment
+from leanloop.serving.load import ClosedLoop
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figures import Figure
+from loop import served, topic
+
+RATE = 0.1
+LOADS = ((1, 4), (32, 4))
+"""Batch size and clients; latency quantiles are measured at the first."""
+
+PAIRS = 24
+BLOCK_SECONDS = 2.0
+"""Segments are 2 s long, and begin with a block's unrecorded start: each block holds the end of one, as any 2 s do."""
+
+MOST_THROUGHPUT_LOST, MOST_P99_LONGER = 3.0, 5.0
+
+Side = Literal["plain", "captured", "summaries"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where each side is served, by gRPC, and where captured requests go."""
+
+    urls: dict[Side, str]
+    segments: Path
+
+
+def figures(out: Path, seed: int) -> list[Figure]:
+    """All figures; the seed decides which side is asked first."""
+    models = served.make(out)
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory(prefix="leanloop-capture-") as name:
+        with serving(models, Path(name)) as host, measuring():
+            for size, clients in LOADS:
+                batch = models.batch(size)
+                pairs[f"capture, batch {size}, {clients} clients"] = alternate(host, "captured", batch, clients, seed)
+            size, clients = LOADS[0]
+            pairs[f"quantiles, batch {size}, {clients} clients"] = alternate(
+                host, "summaries", models.batch(size), clients, seed
+            )
+        # The servers have ended: all that was captured is written.
+        kept = counters(host.segments)
+    write_json(out / f"capture-{seed}.json", {"pairs": pairs, "counters": kept._asdict()})
+    lines = [line for name, rows in pairs.items() for line in _lines(name, rows)]
+    sampled = kept.captured + kept.dropped + kept.lost
+    return [*lines, Figure("capture: dropped of the sampled requests", 100 * kept.dropped / sampled, "%")]
+
+
+@contextmanager
+def serving(models: served.Served, folder: Path) -> Iterator[Host]:
+    """Two Tritons; the first serves the model with and without capture, the second publishes quantiles."""
+    host = Host({}, folder / "segments")
+    capture = CaptureChoice(folder=str(host.segments), rate=RATE, quota_bytes=1 << 30)
+    tritons: dict[str, tuple[Side, ...]] = {"one": ("plain", "captured"), "two": ("summaries",)}
+    with ExitStack() as stack:
+        for name, sides in tritons.items():
+            repository = ModelRepository(folder / name / "models")
+            server = stack.enter_context(
+                TritonServer(
+                    TritonHome.find(), repository.root, Ports.free(), folder / name, summaries="summaries" in sides
+                )
+            )
+            client = stack.enter_context(TritonClient(server.http_url, server.grpc_url))
+            for side in sides:
+                spec = models.spec.model_copy(update={"name": side})
+                version = repository.place(spec, models.int8, served.CHOICE.threads)
+                ModelConfig(
+                    spec=spec,
+                    versions=(version,),
+                    choice=served.CHOICE,
+                    capture=capture if side == "captured" else None,
+                ).save(repository.folder(side))
+                client.load(side)
+                host.urls[side] = server.grpc_url
+        yield host
+
+
+def alternate(host: Host, other: Side, batch: dict[str, Any], clients: int, seed: int) -> list[dict[str, Any]]:
+    """Pairs of blocks, plain and the other side; who is first alternates."""
+    sides: tuple[Side, Side] = ("plain", other)
+    pairs: list[dict[str, Any]] = []
+    last = None
+    with ExitStack() as stack:
+        loops = {
+            side: stack.enter_context(ClosedLoop(host.urls[side], side, 1, batch, clients, live=True)) for side in sides
+        }
+        for index in range(PAIRS):
+            pair = {}
+            for side in sides[:: 1 if (index + seed) % 2 == 0 else -1]:
+                if side != last:
+                    _wait_written(host.segments)
+                loops[side].warm_up()
+                pair[side] = loops[side].record(BLOCK_SECONDS).model_dump()
+                last = side
+            pairs.append({"plain": pair["plain"], "other": pair[other]})
+    return pairs
+
+
+def _wait_written(segments: Path) -> None:
+    """Wait until no segment is under way: its end would fall into the other side's block."""
+    while any(segments.glob("*.part")):
+        time.sleep(0.02)
+
+
+def counters(segments: Path) -> Counters:
+    """What the one process that captured had done when it ended."""
+    newest = max(segments.glob(f"*{SUFFIX}"))
+    return next(item for item in read_segment(newest) if isinstance(item, Counters))
+
+
+def _lines(name: str, pairs: list[dict[str, Any]]) -> list[Figure]:
+    throughput, p99 = (
+        ratio_interval([pair["other"][key] for pair in pairs], [pair["plain"][key] for pair in pairs])
+        for key in ("throughput", "p99_ms")
+    )
+    judged = name.startswith("capture")
+    lost = [100 * (1 - value) for value in (throughput.value, throughput.high, throughput.low)]
+    longer = [100 * (value - 1) for value in (p99.value, p99.low, p99.high)]
+    lines = []
+    for what, (value, low, high), bar in (
+        ("throughput lost", lost, MOST_THROUGHPUT_LOST),
+        ("p99 longer", longer, MOST_P99_LONGER),
+    ):
+        lines.append(Figure(f"{name}: {what}", value, "%", at_most=bar if judged else None))
+        lines.append(Figure("  95 % interval, from", low, "%"))
+        lines.append(Figure("  95 % interval, to", high, "%"))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(topic.main(figures, __doc__))
