@@ -105,15 +105,6 @@ def test_a_healthy_release_is_left_alone() -> None:
     assert diagnose(seen()).action == "nothing"
 
 
-def test_labels_from_before_a_drift_do_not_say_that_it_is_harmless() -> None:
-    evidence = seen(inputs="drifting", drifting_since=90.0, fresh_labels=0)
-    assert (evidence.accuracy, evidence.labels) == ("unknown", "pending")
-    assert diagnose(evidence).action == "wait for labels"
-    assert diagnose(seen(inputs="drifting", drifting_since=90.0, fresh_labels=600)).action == "record"
-    # That it falls is known nevertheless.
-    assert seen(inputs="drifting", drifting_since=90.0, fresh_labels=0, accuracy="falling").accuracy == "falling"
-
-
 def test_a_new_release_is_not_to_blame_while_the_world_may_just_be_changing() -> None:
     wrong = {"baking": True, "accuracy": "falling"}
     assert diagnose(seen(**wrong)).action == "roll back"

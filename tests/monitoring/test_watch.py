@@ -138,6 +138,28 @@ def test_labels_that_come_late_tell_that_accuracy_falls(engine: Engine, world: W
     assert seen.live_accuracy.labelled == WINDOW
 
 
+def test_labels_from_before_a_drift_do_not_say_that_it_is_harmless(
+    engine: Engine, world: World, baseline: Baseline
+) -> None:
+    seen = watch(engine, world, baseline)
+    for _ in range(2):
+        world.ask(1, labelled=True)
+    seen.look(0.0)
+    assert seen.accuracy == "ok"
+    # Part of the first drifting window may be from before the change.
+    world.ask(1, shift=0.8, labelled=True)
+    world.ask(1, shift=0.8)
+    seen.look(0.0)
+    assert (seen.inputs, seen.accuracy) == ("drifting", "unknown")
+    assert watch(engine, world, baseline).accuracy == "unknown"
+    world.ask(1, shift=0.8, labelled=True)
+    seen.look(0.0)
+    assert seen.accuracy == "ok"
+    world.ask(1, shift=0.8, labelled=True, lie=True)
+    seen.look(0.0)
+    assert seen.accuracy == "falling"
+
+
 def test_damage_shows_against_the_parent_alone(engine: Engine, world: World, baseline: Baseline) -> None:
     seen = watch(engine, world, baseline)
     world.ask(2, damage=True)

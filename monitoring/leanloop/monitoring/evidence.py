@@ -7,7 +7,6 @@ from typing import Literal
 
 from leanloop.core.settings import TriggerSettings
 from leanloop.monitoring.diagnosis import Evidence
-from leanloop.monitoring.judge.accuracy import LEAST_LABELLED
 from leanloop.monitoring.judge.estimate import Falling
 from leanloop.monitoring.judge.persistence import State
 from leanloop.monitoring.view import Answer
@@ -70,7 +69,7 @@ def evidence_of(found: Findings, policy: TriggerSettings, now: float) -> Evidenc
             else "within capacity"
         ),
         inputs=_inputs(found),
-        accuracy=_accuracy(found),
+        accuracy=found.accuracy,
         labels=_labels(found, policy, now),
         estimate=found.estimate,
         agreement=found.agreement,
@@ -91,12 +90,6 @@ def _inputs(found: Findings) -> Literal["as before", "drifting", "broken", "unkn
     # A window that alarmed may be the first of many: until it is known, nothing may be blamed on anything else.
     begun = found.inputs == "ok" and found.drifting_since is not None
     return "unknown" if begun else _INPUTS[found.inputs]
-
-
-def _accuracy(found: Findings) -> Falling:
-    # Labels of what was asked before the world began to change say nothing about the changed one.
-    too_old = found.drifting_since is not None and found.fresh_labels < LEAST_LABELLED
-    return "unknown" if too_old and found.accuracy == "ok" else found.accuracy
 
 
 def _labels(found: Findings, policy: TriggerSettings, now: float) -> Literal["enough", "few", "pending", "none"]:

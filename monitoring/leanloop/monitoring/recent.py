@@ -65,10 +65,10 @@ class Recent:
         """Of the newest window, [records]; negative where none has come."""
         return self._kept[-1].labels.copy() if self._kept else np.zeros(0, np.int64)
 
-    def accuracy(self, records: int) -> LiveAccuracy:
-        """Over the newest so many labelled records; coverage is over all that are kept."""
-        predicted, labels, _ = self._joined()
-        labelled = np.flatnonzero(labels != _UNKNOWN)[-records:]
+    def accuracy(self, records: int, *, after: float = 0.0) -> LiveAccuracy:
+        """Over the newest so many labelled records after a Unix time; coverage is over all that are kept."""
+        predicted, labels, times = self._joined()
+        labelled = np.flatnonzero((labels != _UNKNOWN) & (times > after))[-records:]
         found = live_accuracy(predicted[labelled], labels[labelled])
         return LiveAccuracy(found.labelled, len(labels), found.accuracy)
 

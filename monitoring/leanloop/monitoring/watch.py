@@ -105,6 +105,7 @@ class ReleaseWatch:
         self.broken = False
         self.windows = 0
         self.drifting_since: float | None = None
+        self._changed_by: float | None = None
         self._restore()
 
     def _restore(self) -> None:
@@ -117,7 +118,8 @@ class ReleaseWatch:
             for row in session.scalars(wanted):
                 if row.verdict["baseline"] != self._baseline_key:
                     continue
-                self._remember(Flags(**row.verdict["flags"]), row.first_time)  # type: ignore[arg-type]
+                flags = Flags(**row.verdict["flags"])  # type: ignore[arg-type]
+                self._remember(flags, row.first_time, row.last_time)
         before = self.feed.tail(KEPT_WINDOWS * self._settings.window)
         if len(before):
             self._recent.add(before, predicted(self._output(before)))
@@ -144,7 +146,7 @@ class ReleaseWatch:
         # It is written down: what follows must not fail, or the window would be given again.
         if len(window):
             self._recent.add(window, classes)
-        self._remember(flags, first)
+        self._remember(flags, first, last)
         self.last, self.last_window = verdict, window if len(window) else None
 
     def _output(self, window: Window) -> np.ndarray:
@@ -179,15 +181,15 @@ class ReleaseWatch:
             for file, rows in window.taken.items():
                 session.merge(TakenRow(model=model, version=version, file=file, rows=rows))
 
-    def _remember(self, flags: Flags, first_time: float) -> None:
+    def _remember(self, flags: Flags, first_time: float, last_time: float) -> None:
         self.windows += 1
         self.broken = flags.broken
         for question, state in self._states.items():
             state.add(getattr(flags, question))
         if flags.inputs and self.drifting_since is None:
-            self.drifting_since = first_time
+            self.drifting_since, self._changed_by = first_time, last_time
         elif self.inputs == "ok" and not flags.inputs:
-            self.drifting_since = None
+            self.drifting_since = self._changed_by = None
 
     @property
     def inputs(self) -> State:
@@ -211,10 +213,21 @@ class ReleaseWatch:
 
     @property
     def accuracy(self) -> Falling:
-        """Whether the accuracy by labels falls."""
+        """Whether the accuracy by labels falls.
+
+        While the world drifts, only answers from after the first drifting window can tell that it does not: a part of
+        that window may be from before the change, as all older ones are.
+        """
+        newest = self._falls(self.live_accuracy)
+        if self._changed_by is None:
+            return newest
+        changed = self._falls(self._recent.accuracy(self._settings.window, after=self._changed_by))
+        return newest if changed == "unknown" and newest == "falling" else changed
+
+    def _falls(self, live: LiveAccuracy) -> Falling:
         usual = self.baseline.accuracy if self.baseline is not None else None
         settings = self._settings
-        return accuracy_state(self.live_accuracy, usual, level=settings.level, max_drop=settings.max_accuracy_drop)
+        return accuracy_state(live, usual, level=settings.level, max_drop=settings.max_accuracy_drop)
 
     def accepted(self) -> Baseline | None:
         """A baseline of the newest windows, for a release that copes with them; None when they are too few.
