@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle, Split, pack, seal
-from leanloop.bundle.fresh import mix
+from leanloop.bundle.fresh import mix, repeated
 from leanloop.core.errors import DataError
 from tests.conftest import Project
 
@@ -29,8 +29,8 @@ def counts(found: tuple[Split | None, np.ndarray]) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("name", "old", "fresh", "mixed"),
     [
-        ("train", 900, 100, (400, 100)),
-        ("train", 50_000, 4_000, (12_000, 4_000)),
+        ("train", 9_000, 100, (2_000, 100)),
+        ("train", 50_000, 4_000, (40_000, 4_000)),
         ("train", 30, 100, (30, 100)),
         ("calibration", 500, 100, (100, 100)),
         ("calibration", 50, 100, (50, 50)),
@@ -41,6 +41,16 @@ def counts(found: tuple[Split | None, np.ndarray]) -> tuple[int, int]:
 )
 def test_old_and_fresh_are_mixed_as_the_split_needs(name: str, old: int, fresh: int, mixed: tuple[int, int]) -> None:
     assert counts(mix(name, split(name, old, 0), split(name, fresh, 1))) == mixed  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("old", "fresh", "times"), [(0, 10, 1), (20, 10, 1), (80, 10, 2), (200, 10, 5), (900, 10, 5), (7, 0, 1)]
+)
+def test_fresh_samples_come_again_until_a_fifth_is_fresh(old: int, fresh: int, times: int) -> None:
+    mask = np.random.default_rng(0).permutation(np.arange(old + fresh) < fresh)
+    rows, counts = np.unique(repeated(mask), return_counts=True)
+    np.testing.assert_array_equal(rows, np.arange(old + fresh))
+    np.testing.assert_array_equal(counts, np.where(mask, times, 1))
 
 
 def test_the_golden_samples_of_a_larger_revision_hold_those_of_a_smaller() -> None:

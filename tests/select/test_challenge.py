@@ -77,6 +77,26 @@ def test_a_few_golden_samples_more_or_less_are_a_tie() -> None:
     assert judged("accuracy", champion=RECENT[:300], challenger=[*GOLDEN[:5], *RECENT[:40]]).winner == "challenger"
 
 
+@pytest.mark.parametrize(
+    ("lost", "gained", "passes", "why"),
+    [
+        (5, 0, True, "shown to lose less than a point"),
+        (9, 2, False, "surely worse, and not surely by less than a point"),
+        (30, 22, True, "a tie"),
+        (30, 19, False, "lost more than a point"),
+    ],
+)
+def test_a_loss_on_golden_samples_is_within_a_point_for_sure_or_cannot_be_told(
+    lost: int, gained: int, passes: bool, why: str
+) -> None:
+    champion, challenger = [*GOLDEN[-gained:][:gained], *RECENT[:300]], [*GOLDEN[:lost], *RECENT[:40]]
+    verdict = judged("accuracy", champion=champion, challenger=challenger)
+    (golden,) = (check for row in verdict.variants for check in row.checks if check.name == "golden")
+    assert golden.passed == passes
+    assert why in golden.note
+    assert (verdict.winner == "challenger") == passes
+
+
 def test_the_champion_itself_never_wins() -> None:
     verdict = judged("accuracy", champion=(), challenger=RECENT[:300], champion_ms=0.1)
     assert verdict.winner is None

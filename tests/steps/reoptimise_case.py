@@ -46,6 +46,7 @@ def serve(workspace: Path, recipe: Recipe) -> Served:
         "workspace": str(workspace),
         "monitoring.trigger": {"fresh_labels": 200},
         "optimize.techniques": ["ort_static_int8", "ort_dynamic_int8"],
+        "benchmark.batch_sizes": [1, 8],
         "targets": ["onnxruntime"],
     }
     settings = with_absolute_paths(load_settings(EXAMPLE / "params.yaml", overrides), EXAMPLE)

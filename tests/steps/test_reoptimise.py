@@ -126,6 +126,7 @@ def test_the_champion_is_measured_beside(repaired: Repair) -> None:
     champion = measured.variant(f"champion-{repaired.served.release.artifact_id}")
     assert champion.label.startswith("champion: ort_static_int8")
     assert len(champion.latency[0].block_medians_ms) == len(measured.original.latency[0].block_medians_ms)
+    assert measured.batch_sizes == (repaired.served.settings.goal.batch_size,)
 
 
 def test_the_report_is_written_with_the_champion_in_it(repaired: Repair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def benchmark_variants(
 ) -> Benchmark:
     """Measure all variants: latency, memory, size, and the metric on validation.
 
+    A challenge is decided at the goal's batch size, beside a live server: other sizes are measured in a plain run only.
+
     Args:
         bundle: The owner's bundle.
         artifacts: The variants; each one's files are in ``folder/<id>/``.
@@ -34,9 +37,10 @@ def benchmark_variants(
         destination: Where ``benchmark.json`` and ``predictions/<id>.npz`` are written.
     """
     load = os.getloadavg()[0]
+    sizes = settings.measured_batch_sizes if artifacts.challenge is None else (settings.goal.batch_size,)
     with Child(preload=MEMORY_IMPORTS) as child:
         predictions = _predict_all(bundle, artifacts, folder, settings, destination / "predictions")
-        latency = _measure_latency(bundle, artifacts, folder, settings)
+        latency = _measure_latency(bundle, artifacts, folder, settings, sizes)
         progress(0, 1, "measuring memory")
         memory = peak_memory(
             {artifact.id: artifact.model for artifact in artifacts.artifacts},
@@ -74,7 +78,7 @@ def benchmark_variants(
         bundle_digest=bundle.manifest.digest,
         metric_name=bundle.metric.name,
         higher_is_better=bundle.metric.higher_is_better,
-        batch_sizes=settings.measured_batch_sizes,
+        batch_sizes=sizes,
         threads=settings.goal.threads,
         variants=tuple(variants),
         original_size_bytes=bundle.manifest.weights_bytes,
@@ -104,7 +108,7 @@ def _predict_all(
 
 
 def _measure_latency(
-    bundle: Bundle, artifacts: Artifacts, folder: Path, settings: Settings
+    bundle: Bundle, artifacts: Artifacts, folder: Path, settings: Settings, sizes: Sequence[int]
 ) -> dict[str, list[LatencyMeasurement]]:
     with ExitStack() as stack:
         sessions = {}
@@ -112,9 +116,7 @@ def _measure_latency(
             session = open_session(artifact.model, folder / artifact.id, threads=settings.goal.threads, bundle=bundle)
             stack.callback(session.close)
             sessions[artifact.id] = session
-        return compare_latency(
-            sessions, bundle.samples, settings.benchmark, settings.measured_batch_sizes, seed=settings.optimize.seed
-        )
+        return compare_latency(sessions, bundle.samples, settings.benchmark, sizes, seed=settings.optimize.seed)
 
 
 def _label(artifact: Artifact, artifacts: Artifacts) -> str:

@@ -3,7 +3,7 @@
 A file of fresh samples is an ``.npz`` like the owner's could be: arrays ``<split>/<input>`` and ``<split>/target``. The
 newest file is what the model must learn, the owner's data and older files are what it must not forget:
 
-    train          all fresh, and four times as many old ones, at most 12,000
+    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`
     calibration    as many fresh as old
     validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
     test           the owner's alone
@@ -18,7 +18,8 @@ import numpy as np
 from leanloop.bundle.data import Split, SplitName
 
 OLD_PER_FRESH = 4
-MOST_OLD = 12_000
+MOST_OLD = 40_000
+MOST_REPEATS = 5
 LEAST_GOLDEN = 5_000
 
 _SEED = 0
@@ -50,9 +51,27 @@ def mix(
         count = min(len(owners), len(fresh))
         old, fresh = _some(owners, count, order), _some(fresh, count, order)
     else:
-        old = _some(_joined(name, [owners, *earlier]), min(MOST_OLD, OLD_PER_FRESH * len(fresh)), order)
+        count = min(MOST_OLD, MOST_REPEATS * OLD_PER_FRESH * len(fresh))
+        old = _some(_joined(name, [owners, *earlier]), count, order)
     rows = order.permutation(len(old) + len(fresh))
     return _joined(name, [old, fresh]).take(rows), rows >= len(old)
+
+
+def repeated(fresh: np.ndarray) -> np.ndarray:
+    """Rows of a train split for one pass: an old one once, a fresh one as often as makes a fifth of all fresh.
+
+    So the old ones are as many different ones as can be, which keeps more of what was learnt from them than a few that
+    come again and again; and what is fresh is not drowned.
+
+    Args:
+        fresh: Which samples are, booleans [samples].
+
+    Returns:
+        Indices in order, [at least as many as there are samples]; a fresh one comes five times at most.
+    """
+    new = np.flatnonzero(fresh)
+    times = round((len(fresh) - len(new)) / (OLD_PER_FRESH * max(1, len(new))))
+    return np.sort(np.concatenate([np.flatnonzero(~fresh), np.tile(new, min(max(1, times), MOST_REPEATS))]))
 
 
 def _some(split: Split, count: int, order: np.random.Generator) -> Split:

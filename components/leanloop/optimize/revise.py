@@ -24,23 +24,27 @@ from torch import nn
 
 from leanloop.benchmark import noninferiority
 from leanloop.bundle import Arrays, Bundle, Split, classes_of, seal, tensors
+from leanloop.bundle.fresh import repeated
 from leanloop.core.child import Child
 from leanloop.core.contracts import Aim, BundleManifest
 from leanloop.core.errors import DataError, RefusedError, UnsupportedError
 from leanloop.core.events import emit
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
-from leanloop.optimize.techniques.distillation import DistillationConfig, taught_loss
+from leanloop.optimize.techniques.distillation import DistillationConfig, taught_loss, teacher_answers
 from leanloop.optimize.techniques.training import normalises_layers, train
 from leanloop.runtime import original_outputs
 
 LEAST_FRESH = 64
 """Fewer samples say nothing about what is asked now."""
 
-_HELD_OUT = 1 / 3
+_HELD_OUT = 1 / 4
 _CALIBRATION = 512
 _KEPT_FILES = 4
 _STOP_SHARE = 0.1
+_MOST_OLD = 12_000
+"""Of the old samples; more are not passed in the time that there is."""
+
 _MOST_EPOCHS = 6
 _ENOUGH_STEPS = 300
 _LEAST_STEPS = 150
@@ -209,11 +213,12 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
     split, fresh = revised.split("train"), revised.fresh_rows("train")
-    permuted = order.permutation(len(split))
-    apart, rows = np.split(permuted, [int(_STOP_SHARE * len(split))])
-    part, is_fresh = split.take(rows), torch.from_numpy(fresh[rows])
-    outputs = parent.predict(module, part)
-    teacher = [outputs[name] for name in parent.manifest.outputs]
+    old = order.permutation(np.flatnonzero(~fresh))[:_MOST_OLD]
+    permuted = order.permutation(np.concatenate([np.flatnonzero(fresh), old]))
+    apart, rows = np.split(permuted, [int(_STOP_SHARE * len(permuted))])
+    outputs, again = teacher_answers(parent, split.take(rows), threads), repeated(fresh[rows])
+    part, is_fresh = split.take(rows[again]), torch.from_numpy(fresh[rows[again]])
+    teacher = [outputs[name][again] for name in parent.manifest.outputs]
     config = _config(module, parent, seed)
     taught = taught_loss(part, teacher, config, parent.manifest.task)
     told = taught_loss(part, teacher, replace(config, alpha=1.0), parent.manifest.task)

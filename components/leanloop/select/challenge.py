@@ -1,8 +1,13 @@
 """The gate of a re-optimisation: a challenger against the champion, both measured now, side by side.
 
-On the golden samples, which the owner brought, a challenger may lose at most a point. What the re-optimisation is for
-must really get better: answers on the recent samples (by labels, or by the parent's answers), or the latency. What it
-is not for must not get worse: by more than a point on recent samples, or beyond noise a tenth of the latency.
+On the golden samples, which the owner brought, a challenger may lose at most a point, and noise must not stand against
+it: either that is shown (the paired one-sided bound of its loss lies within the point), or no loss can be told at all
+(the other bound is not above zero). So 5,000 samples, which can tell, let half a point pass; some hundreds, which could
+not show a point's loss to be impossible, let pass what they do not see.
+
+What the re-optimisation is for must really get better: answers on the recent samples (by labels, or by the parent's
+answers), or the latency. What it is not for must not get worse: on recent samples as on golden ones, or beyond noise by
+a tenth of the latency.
 """
 
 from __future__ import annotations
@@ -53,9 +58,14 @@ def _kept(
 ) -> Check:
     drop, champion = _drop(rows, variant, evidence, challenge, confidence)
     allowed = evidence.metric.point(champion)
-    # As measured: to prove a point's loss impossible would take more samples than most owners have.
-    passed = drop.value <= allowed
-    verdict = "kept" if passed else "lost more than a point"
+    if drop.value > allowed:
+        passed, verdict = False, "lost more than a point"
+    elif drop.high <= allowed:
+        passed, verdict = True, "shown to lose less than a point"
+    elif drop.low <= 0:
+        passed, verdict = True, "a tie, as far as so many samples tell"
+    else:
+        passed, verdict = False, "surely worse, and not surely by less than a point"
     return _check(part, rows, passed, drop.value, allowed, verdict, benchmark, evidence)
 
 

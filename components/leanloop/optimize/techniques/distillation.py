@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leanloop.bundle import Bundle, Split, tensors
+from leanloop.bundle.fresh import repeated
 from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
 from leanloop.optimize.techniques.training import Loss, channels_last, has_bf16, normalises_layers, train
@@ -107,7 +108,7 @@ def scale(config: DistillationConfig, times: float) -> DistillationConfig | None
 
 def work(config: DistillationConfig, bundle: Bundle) -> float:
     """Samples passed through, all epochs together."""
-    samples = bundle.manifest.splits["train"].samples
+    samples = len(repeated(bundle.fresh_rows("train")))
     return config.epochs * min(config.samples or samples, samples)
 
 
@@ -152,8 +153,10 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
     torch.manual_seed(config.seed)
     split, teacher = workshop.bundle.split("train"), teacher_outputs(workshop)
     order = np.random.default_rng(config.seed)
-    if config.samples and config.samples < len(split):
-        rows = np.sort(order.permutation(len(split))[: config.samples])
+    rows = repeated(workshop.bundle.fresh_rows("train"))
+    if config.samples and config.samples < len(rows):
+        rows = np.sort(rows[order.permutation(len(rows))[: config.samples]])
+    if len(rows) != len(split):
         split, teacher = split.take(rows), [values[rows] for values in teacher]
     loss_of = taught_loss(split, teacher, config, workshop.bundle.manifest.task)
     return train(module, tensors(split.inputs), loss_of, config, order, threads=workshop.threads)
@@ -193,12 +196,22 @@ def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
 
 
 def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:
-    bundle = workshop.bundle
-    torch.set_num_threads(workshop.threads)
+    return teacher_answers(workshop.bundle, workshop.bundle.split("train"), workshop.threads)
+
+
+def teacher_answers(bundle: Bundle, split: Split, threads: int) -> dict[str, np.ndarray]:
+    """The original's outputs as a teacher's: in bf16 where the CPU has it, [samples, ...] by output name.
+
+    Args:
+        bundle: Of the original.
+        split: The samples.
+        threads: CPU threads.
+    """
+    torch.set_num_threads(threads)
     module, turn, parts = bundle.module(), TrainingTurn(), []
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
-        for batch in bundle.split("train").batches(_BATCH):
+        for batch in split.batches(_BATCH):
             with turn, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
                 parts.append(bundle.name_outputs(module(*map(channels_last, tensors(batch.inputs)))))
     finally:
