@@ -158,7 +158,9 @@ def _isotonic(
     def fit(chosen: np.ndarray) -> np.ndarray:
         model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
         sure, known = np.append(confidence[chosen], assumed), np.append(right[chosen].astype(float), assumed)
-        return np.asarray(model.fit(sure, known).predict(knots))
+        # One class has its share of them.
+        weights = np.append(np.ones(chosen.sum()), np.full(len(assumed), chosen.mean()))
+        return np.asarray(model.fit(sure, known, weights).predict(knots))
 
     table = np.tile(fit(np.ones(len(right), dtype=bool)), (classes, 1))
     for number in range(classes):
