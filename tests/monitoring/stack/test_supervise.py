@@ -26,6 +26,7 @@ from leanloop.monitoring import stack
 from leanloop.monitoring.prometheus import fingerprint
 from leanloop.monitoring.stack.plan import ProgramName
 from leanloop.monitoring.stack.supervise import SupervisorState
+from leanloop.monitoring.stack.supervisord import connect
 from leanloop.pipelines.cli.app import app
 from leanloop.serving import StackState
 from leanloop.serving import stack as serving_stack
@@ -126,6 +127,13 @@ def targets(prometheus: str) -> list[dict[str, Any]]:
 def test_up_twice_is_harmless(running: Running) -> None:
     before = {name: program.pid for name, program in running.programs().items()}
     assert {name: program.pid for name, program in running.up().items()} == before
+
+
+def test_up_starts_again_what_was_stopped(running: Running) -> None:
+    state = SupervisorState.load(running.workspace.monitoring / "stack")
+    connect(Path(state.socket)).supervisor.stopProcess("alertmanager")
+    assert not running.programs()["alertmanager"].answers
+    assert running.up()["alertmanager"].answers
 
 
 def test_other_settings_than_the_running_ones_are_refused(running: Running) -> None:

@@ -107,9 +107,9 @@ def up(settings: Settings, project: Path, names: Collection[ProgramName] | None 
         state = _state(workspace)
         if state is not None:
             _check_same(plan)
-            restarts = _restarts(workspace)
             _start_given_up(state)
-            _wait(settings, plan, state, restarts)
+            # These starts are ours; another one before it answers means that a program ended.
+            _wait(settings, plan, state, _restarts(workspace))
         else:
             _check_ports(plan, workspace)
             state = _launch(plan, workspace)
