@@ -10,19 +10,23 @@ Deploying the winner is left out: ``demo`` measures that on running servers.
     .venv/bin/python benchmarks/loop/recovery.py
     .venv/bin/python benchmarks/loop/recovery.py --shifts blur noise --seeds 1 2    # tuning
 
-Every repair's raw result is kept in ``benchmarks/out``, and an interrupted measurement goes on with the next one. Exit
-status 1 tells that a bar was missed.
+As many repairs run at a time as there are cores, each on one of its own: beside a live server a repair has no more.
+Every repair's raw result is kept in ``benchmarks/out``, and an interrupted measurement goes on with the rest.
+Exit status 1 tells that a bar was missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from queue import Queue
 from statistics import median
 from typing import Any
 
@@ -67,17 +71,17 @@ def measure(
     out: Path, shifts: Sequence[Shift], seeds: Sequence[int]
 ) -> tuple[dict[Shift, list[float]], dict[Shift, list[dict[str, Any]]]]:
     """What every severity of the shifts costs, and all repairs of those that cost enough."""
-    with tempfile.TemporaryDirectory(prefix="leanloop-recovery-") as folder:
-        served = Served.fetch(out, Path(folder))
-        path = out / "recovery" / "costs.json"
-        if not path.exists():
-            write_json(path, all_costs(served))
-        costs: dict[Shift, list[float]] = {shift: read_json(path)[shift] for shift in shifts}
-        found: dict[Shift, list[dict[str, Any]]] = {}
-        for shift, cost in costs.items():
-            severity = lowest(cost)
-            if severity:
-                found[shift] = [kept_repair(out, served, shift, severity, seed) for seed in seeds]
+    path = out / "recovery" / "costs.json"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(prefix="leanloop-recovery-") as folder:
+            write_json(path, all_costs(Served.fetch(out, Path(folder))))
+    costs: dict[Shift, list[float]] = {shift: read_json(path)[shift] for shift in shifts}
+    wanted = {shift: severity for shift, cost in costs.items() if (severity := lowest(cost))}
+    repair_all(out, [(shift, severity, seed) for shift, severity in wanted.items() for seed in seeds])
+    found = {
+        shift: [read_json(result_file(out, shift, severity, seed)) for seed in seeds]
+        for shift, severity in wanted.items()
+    }
     return costs, found
 
 
@@ -104,19 +108,39 @@ def lowest(costs: Sequence[float]) -> int | None:
     return next((severity for severity, cost in zip(SEVERITIES, costs, strict=True) if cost >= COST), None)
 
 
-def kept_repair(out: Path, served: Served, shift: Shift, severity: int, seed: int) -> dict[str, Any]:
-    """A repair's raw result: measured now, or kept from before an interruption."""
-    path = out / "recovery" / f"{shift}-{severity}-{seed}.json"
-    if not path.exists():
-        started = time.monotonic()
+def result_file(out: Path, shift: Shift, severity: int, seed: int) -> Path:
+    """Where a repair's raw result is kept."""
+    return out / "recovery" / f"{shift}-{severity}-{seed}.json"
+
+
+def repair_all(out: Path, wanted: Sequence[tuple[Shift, int, int]]) -> None:
+    """Have every repair's raw result: measured now, or kept from before an interruption."""
+    missing = [one for one in wanted if not result_file(out, *one).exists()]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cores, spawn = sorted(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
+    with spawn.Manager() as manager, ProcessPoolExecutor(len(cores), spawn, max_tasks_per_child=1) as pool:
+        free = manager.Queue()
+        for core in cores:
+            free.put(core)
+        for done in as_completed([pool.submit(repair_one, out, *one, free) for one in missing]):
+            print(done.result(), flush=True)
+
+
+def repair_one(out: Path, shift: Shift, severity: int, seed: int, free: Queue[int]) -> str:
+    """One repair on a core that is free, in a process of its own; returns a line on it."""
+    core, started, path = free.get(), time.monotonic(), result_file(out, shift, severity, seed)
+    os.sched_setaffinity(0, {core})
+    os.environ[EVENTS_VARIABLE] = str(path.with_suffix(".events.jsonl"))
+    try:
         with tempfile.TemporaryDirectory(prefix="leanloop-repair-") as name:
-            os.environ[EVENTS_VARIABLE] = str(path.with_suffix(".events.jsonl"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            found = repair(served, shift, severity, seed, labels=LABELS, windows=WINDOWS, folder=Path(name))
-        write_json(path, found)
-        print(f"  {shift} {severity}, seed {seed}: {time.monotonic() - started:.0f} s: {told(found)}", flush=True)
-    kept: dict[str, Any] = read_json(path)
-    return kept
+            served = Served.fetch(out, Path(name) / "served")
+            found = repair(
+                served, shift, severity, seed, labels=LABELS, windows=WINDOWS, folder=Path(name) / "workspace"
+            )
+    finally:
+        free.put(core)
+    write_json(path, found)
+    return f"  {shift} {severity}, seed {seed}: {time.monotonic() - started:.0f} s: {told(found)}"
 
 
 def told(found: dict[str, Any]) -> str:

@@ -105,7 +105,7 @@ def run_steps(settings: Settings, release: Release, folder: Path) -> tuple[dict[
     champion, taken, bundle = folder / "champion", folder / "snapshot", folder / "bundle"
     analysis, candidates, artifacts = folder / "analysis", folder / "candidates", folder / "artifacts"
     measured, verdict = folder / "benchmark", folder / "verdict"
-    steps: dict[str, Callable[[], None]] = {
+    steps: dict[str, Callable[[Settings], None]] = {
         "snapshot": partial(snapshot.run, release=release, since=START, champion=champion, snapshot=taken),
         "revise": partial(revise.run, champion=champion, snapshot=taken, bundle=bundle, aim="accuracy"),
         "analyze": partial(analyze.run, bundle=bundle, analysis=analysis),
@@ -207,7 +207,7 @@ def capture(
 ) -> float:
     """Write a request per image as the collector does, and tell its label; returns the time of the last one."""
     (image,), (output,), (images, classes) = spec.inputs, spec.outputs, pool
-    times = (start + SECONDS_APART * np.arange(1, len(images) + 1)).tolist()
+    times = [start + SECONDS_APART * number for number in range(1, len(images) + 1)]
     records = [
         Record(
             f"v{version}t{round(1000 * time)}",
