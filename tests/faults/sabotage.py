@@ -345,15 +345,15 @@ TABLE = (
     Sabotage(
         "a new release that answers wrongly",
         f"{MONITORING}/watched.py",
-        "self._right = server.answers_rightly(served)",
-        "self._right = True",
+        "self._right, self._windows = server.answers_rightly(served), self.watch.windows",
+        "self._right, self._windows = True, self.watch.windows",
         "tests/monitoring/test_loop_faults.py::test_a_new_release_that_fails_is_rolled_back",
     ),
     Sabotage(
         "a challenger that is worse on what the owner brought",
         "components/leanloop/select/challenge.py",
-        "    passed = drop.value <= allowed",
-        "    passed = True",
+        '        passed, verdict = False, "lost more than a point"',
+        '        passed, verdict = True, "lost more than a point"',
         "tests/select/test_challenge.py::test_who_is_not_better_where_it_must_be_or_is_worse_elsewhere_does_not",
     ),
     Sabotage(
