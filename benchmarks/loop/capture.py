@@ -3,7 +3,7 @@
 One INT8 model is served three times: as it is, with capture, and by a second Triton that publishes quantiles. The same
 closed-loop clients ask two of them in alternating blocks (A B, B A, ...), each request under an id of its own. The
 figures are medians over pairs of blocks, with bootstrap intervals: what slows the machine for longer than a block hurts
-both.
+both. The server's CPU time per request, where others' work does not count, stands beside them.
 
     .venv/bin/python benchmarks/loop/capture.py
 """
@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from leanloop.benchmark.statistics import ratio_interval
 from leanloop.core.files import write_json
@@ -42,7 +44,7 @@ RATE = 0.1
 LOADS = ((1, 4), (32, 4))
 """Batch size and clients; latency quantiles are measured at the first."""
 
-PAIRS = 24
+PAIRS, QUANTILE_PAIRS = 30, 12
 BLOCK_SECONDS = 2.0
 """Segments are 2 s long, and begin with a block's unrecorded start: each block holds the end of one, as any 2 s do."""
 
@@ -53,9 +55,10 @@ Side = Literal["plain", "captured", "summaries"]
 
 @dataclass(frozen=True)
 class Host:
-    """Where each side is served, by gRPC, and where captured requests go."""
+    """Where each side is served, by gRPC and by which process, and where captured requests go."""
 
     urls: dict[Side, str]
+    processes: dict[Side, psutil.Process]
     segments: Path
 
 
@@ -63,15 +66,15 @@ def figures(out: Path, seed: int) -> list[Figure]:
     """All figures; the seed decides which side is asked first."""
     models = served.make(out)
     pairs: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory(prefix="leanloop-capture-") as name:
-        with serving(models, Path(name)) as host, measuring():
+    with tempfile.TemporaryDirectory(prefix="leanloop-capture-") as folder:
+        with serving(models, Path(folder)) as host, measuring():
             for size, clients in LOADS:
                 batch = models.batch(size)
-                pairs[f"capture, batch {size}, {clients} clients"] = alternate(host, "captured", batch, clients, seed)
+                name = f"capture, batch {size}, {clients} clients"
+                pairs[name] = alternate(host, "captured", batch, clients, PAIRS, seed)
             size, clients = LOADS[0]
-            pairs[f"quantiles, batch {size}, {clients} clients"] = alternate(
-                host, "summaries", models.batch(size), clients, seed
-            )
+            name = f"quantiles, batch {size}, {clients} clients"
+            pairs[name] = alternate(host, "summaries", models.batch(size), clients, QUANTILE_PAIRS, seed)
         # The servers have ended: all that was captured is written.
         kept = counters(host.segments)
     write_json(out / f"capture-{seed}.json", {"pairs": pairs, "counters": kept._asdict()})
@@ -83,7 +86,7 @@ def figures(out: Path, seed: int) -> list[Figure]:
 @contextmanager
 def serving(models: served.Served, folder: Path) -> Iterator[Host]:
     """Two Tritons; the first serves the model with and without capture, the second publishes quantiles."""
-    host = Host({}, folder / "segments")
+    host = Host({}, {}, folder / "segments")
     capture = CaptureChoice(folder=str(host.segments), rate=RATE, quota_bytes=1 << 30)
     tritons: dict[str, tuple[Side, ...]] = {"one": ("plain", "captured"), "two": ("summaries",)}
     with ExitStack() as stack:
@@ -105,11 +108,14 @@ def serving(models: served.Served, folder: Path) -> Iterator[Host]:
                     capture=capture if side == "captured" else None,
                 ).save(repository.folder(side))
                 client.load(side)
-                host.urls[side] = server.grpc_url
+                assert server.id is not None, "it was started"
+                host.urls[side], host.processes[side] = server.grpc_url, psutil.Process(server.id.pid)
         yield host
 
 
-def alternate(host: Host, other: Side, batch: dict[str, Any], clients: int, seed: int) -> list[dict[str, Any]]:
+def alternate(
+    host: Host, other: Side, batch: dict[str, Any], clients: int, count: int, seed: int
+) -> list[dict[str, Any]]:
     """Pairs of blocks, plain and the other side; who is first alternates."""
     sides: tuple[Side, Side] = ("plain", other)
     pairs: list[dict[str, Any]] = []
@@ -118,16 +124,25 @@ def alternate(host: Host, other: Side, batch: dict[str, Any], clients: int, seed
         loops = {
             side: stack.enter_context(ClosedLoop(host.urls[side], side, 1, batch, clients, live=True)) for side in sides
         }
-        for index in range(PAIRS):
+        for index in range(count):
             pair = {}
             for side in sides[:: 1 if (index + seed) % 2 == 0 else -1]:
                 if side != last:
                     _wait_written(host.segments)
                 loops[side].warm_up()
-                pair[side] = loops[side].record(BLOCK_SECONDS).model_dump()
+                before = _cpu_seconds(host.processes[side])
+                measured = loops[side].record(BLOCK_SECONDS)
+                cpu_ms = 1e3 * (_cpu_seconds(host.processes[side]) - before) / measured.requests
+                pair[side] = measured.model_dump() | {"cpu_ms": cpu_ms}
                 last = side
             pairs.append({"plain": pair["plain"], "other": pair[other]})
     return pairs
+
+
+def _cpu_seconds(server: psutil.Process) -> float:
+    """Of Triton and its model processes, since they began."""
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
 
 
 def _wait_written(segments: Path) -> None:
@@ -143,17 +158,18 @@ def counters(segments: Path) -> Counters:
 
 
 def _lines(name: str, pairs: list[dict[str, Any]]) -> list[Figure]:
-    throughput, p99 = (
+    throughput, p99, cpu = (
         ratio_interval([pair["other"][key] for pair in pairs], [pair["plain"][key] for pair in pairs])
-        for key in ("throughput", "p99_ms")
+        for key in ("throughput", "p99_ms", "cpu_ms")
     )
     judged = name.startswith("capture")
     lost = [100 * (1 - value) for value in (throughput.value, throughput.high, throughput.low)]
-    longer = [100 * (value - 1) for value in (p99.value, p99.low, p99.high)]
+    longer, more = ([100 * (value - 1) for value in (one.value, one.low, one.high)] for one in (p99, cpu))
     lines = []
     for what, (value, low, high), bar in (
         ("throughput lost", lost, MOST_THROUGHPUT_LOST),
         ("p99 longer", longer, MOST_P99_LONGER),
+        ("more CPU of the server", more, None),
     ):
         lines.append(Figure(f"{name}: {what}", value, "%", at_most=bar if judged else None))
         lines.append(Figure("  95 % interval, from", low, "%"))
