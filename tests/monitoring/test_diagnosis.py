@@ -68,6 +68,14 @@ def test_nothing_is_done_to_the_model_without_a_reason() -> None:
             assert action == "page and freeze capture"
 
 
+def test_nobody_waits_while_something_burns_or_fails() -> None:
+    for evidence in EVERYTHING:
+        if diagnose(evidence).action in ("nothing", "record", "wait for labels"):
+            assert (evidence.requests, evidence.answers) == ("answered", "right")
+            assert evidence.latency != "burning"
+            assert evidence.agreement != "falling"
+
+
 def test_the_table_is_shown_whole() -> None:
     text = as_markdown()
     assert text.count("\n") == len(TABLE) + 3
