@@ -90,8 +90,7 @@ def gathered(out: Path) -> Iterator[Cast]:
     """Make or find all models, and open them."""
     shipped, folder = served.make(out), out / "diagnosis"
     bundle, original, int8 = shipped.bundle, shipped.original, shipped.int8
-    files = {package.artifact_id: package.folder / package.files.main for package in (original, int8)}
-    fp32_file, int8_file = files[original.artifact_id], files[int8.artifact_id]
+    fp32_file, int8_file = (package.folder / package.files.main for package in (original, int8))
     damage.worn(int8_file, folder / "worn/model.onnx", np.random.default_rng(0), WORN_STEPS)
     damage.clipped(int8_file, folder / "clipped/model.onnx", CLIPPED, CLIPPED_AT)
     damage.swapped(fp32_file, folder / "poisoned-original/model.onnx", CONFUSED)
@@ -116,19 +115,15 @@ def gathered(out: Path) -> Iterator[Cast]:
         "clipped": ("original", "clipped", validation.targets),
         "poisoned": ("poisoned-original", "poisoned", wrong),
     }
+    images = validation.inputs["image"]
+    said = {name: model.answers(images) for name, model in opened.items()}
     releases = {}
     for name, (parent, champion, targets) in accepted.items():
-        images = validation.inputs["image"]
-        baseline = Baseline.fit(
-            {"image": images},
-            opened[champion].answers(images),
-            opened[parent].answers(images),
-            targets,
-            task="classification",
-        )
-        (folder / f"{name}-baseline").mkdir(parents=True, exist_ok=True)
-        baseline.save(folder / f"{name}-baseline")
-        releases[name] = Release(opened[parent], opened[champion], folder / f"{name}-baseline")
+        accepted_with = folder / f"{name}-baseline"
+        accepted_with.mkdir(exist_ok=True)
+        baseline = Baseline.fit({"image": images}, said[champion], said[parent], targets, task="classification")
+        baseline.save(accepted_with)
+        releases[name] = Release(opened[parent], opened[champion], accepted_with)
     images, classes = served.images()
     try:
         yield Cast(bundle, shipped.spec, images * served.data.STD + served.data.MEAN, classes, releases, opened["worn"])
@@ -149,8 +144,3 @@ def _opened(like: Package, folder: Path, artifact_id: str) -> Model:
         rough_tolerance=like.golden.rough_tolerance,
     )
     return Model(replace(like, artifact_id=artifact_id, files=files, folder=folder, golden=golden), session)
-
-
-def normalised(pixels: np.ndarray) -> np.ndarray:
-    """Pixels in [0, 1] as the model takes them."""
-    return ((pixels - served.data.MEAN) / served.data.STD).astype(np.float32)

@@ -22,19 +22,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from leanloop.core.contracts import RecipeRecord
 from leanloop.core.files import atomic_file, write_json
-from leanloop.core.settings import MonitoringSettings, load_settings
+from leanloop.core.settings import MonitoringSettings
 from leanloop.monitoring.judge import Baseline, ParentAnswers, Persistence, WindowVerdict, judge
 from leanloop.pipelines.demo.shifts import Shift, drawn, shifted
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples/fashion_mnist"))
-import data
 from figures import Figure
-from loop import topic
+from loop import served, topic
+from loop.served import data, normalised
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = MonitoringSettings()
 SHIFTS: tuple[Shift, ...] = ("brightness", "rotation", "noise", "blur", "class-mix")
 QUIET_WINDOWS = 2_000
@@ -44,7 +41,6 @@ POOLS: tuple[tuple[Shift, int], ...] = (
     ("none", 1),
     *((shift, severity) for shift in SHIFTS if shift != "class-mix" for severity in (3, 1)),
 )
-PLAIN_INT8 = RecipeRecord(target="onnxruntime", techniques=({"technique": "ort_static_int8", "per_channel": True},))
 
 
 @dataclass
@@ -177,7 +173,7 @@ def load(folder: Path) -> World:
     """Both splits, and all answers: computed now, or kept from an earlier call."""
     images, classes = {}, {}
     for split in ("validation", "test"):
-        tensors = data.load(split, ROOT / ".tools/debian/usr/share/datasets/fashion-mnist").tensors
+        tensors = data.load(split, served.ROOT / ".tools/debian/usr/share/datasets/fashion-mnist").tensors
         images[split], classes[split] = tensors[0].numpy() * data.STD + data.MEAN, tensors[1].numpy()
     pools = {"validation": images["validation"]} | {
         f"{shift}-{severity}": shifted(images["test"], shift, severity, np.random.default_rng(0))
@@ -193,39 +189,13 @@ def load(folder: Path) -> World:
 
 
 def _answer_all(pools: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    from leanloop.bundle import Bundle, pack
-    from leanloop.convert.export import fp32_onnx
-    from leanloop.convert.onnxruntime import onnx_model_files
-    from leanloop.core.store import Store
-    from leanloop.optimize import Recipe, Workshop, make_files
-    from leanloop.runtime.session import open_session
-
-    settings = load_settings(ROOT / "params.yaml")
-    if not (folder / "bundle").exists():
-        pack(settings, ROOT, folder / "bundle")
-    bundle = Bundle(folder / "bundle")
-    fp32_onnx(bundle, folder / "fp32/model.onnx")
-    workshop = Workshop(bundle, Store(str(folder / "store")), threads=1)
-    models = {
-        "fp32": onnx_model_files(folder / "fp32/model.onnx", "fp32"),
-        "int8": make_files(Recipe.from_record(PLAIN_INT8), workshop, folder / "int8"),
-    }
+    shipped = served.make(folder)
     answers = {}
-    for name, model in models.items():
-        session = open_session(model, folder / name, threads=1)
+    for name, model in (("fp32", shipped.original), ("int8", shipped.int8)):
         for pool, images in pools.items():
-            parts = [
-                next(iter(session.run({"image": normalised(images[start : start + 250])}).values()))
-                for start in range(0, len(images), 250)
-            ]
-            answers[f"{pool}/{name}"] = np.concatenate(parts)
+            answers[f"{pool}/{name}"] = served.answers(model.folder, model.files, normalised(images))
             print(f"  {name} answered {pool}", flush=True)
-        session.close()
     return answers
-
-
-def normalised(pixels: np.ndarray) -> np.ndarray:
-    return ((pixels - data.MEAN) / data.STD).astype(np.float32)
 
 
 def _watch() -> Persistence:

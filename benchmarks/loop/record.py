@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from loop.cast import CLIPPED, CONFUSED, Cast, Model, normalised
+from loop.cast import CLIPPED, CONFUSED, Cast, Model
 from loop.scenarios import Scenario
+from loop.served import normalised
 
 from leanloop.monitoring.labels import Label
 from leanloop.pipelines.demo.shifts import Shift, drawn, shifted

@@ -109,4 +109,9 @@ def images(shift: Shift = "none", severity: int = 1) -> tuple[np.ndarray, np.nda
     """Normalised test images after a shift, [10,000, 1, 28, 28], and their true classes."""
     tensors = data.load("test", ROOT / ".tools/debian/usr/share/datasets/fashion-mnist").tensors
     pixels = shifted(tensors[0].numpy() * data.STD + data.MEAN, shift, severity, np.random.default_rng(0))
-    return ((pixels - data.MEAN) / data.STD).astype(np.float32), tensors[1].numpy()
+    return normalised(pixels), tensors[1].numpy()
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] as the model takes them."""
+    return ((pixels - data.MEAN) / data.STD).astype(np.float32)
