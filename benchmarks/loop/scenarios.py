@@ -2,7 +2,8 @@
 
 A shift *hurts* when it costs the served model 10 points of accuracy or more on all test images, and is *harmless* when
 it costs 2 at most; what lies between is not injected, since both answers would be right. Of two faults at once that row
-is right which stands higher in the table.
+is right which stands higher in the table; where it has no row for both (a repair of one would be judged under the
+other), a person is.
 """
 
 from __future__ import annotations
