@@ -31,6 +31,7 @@ TOPICS = (
     "rollouts",
     "objectives",
     "isolation",
+    "isolation",
     "demo",
     "recovery",
 )

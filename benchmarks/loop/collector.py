@@ -8,6 +8,7 @@ process uses. Time is CPU time: a busy machine does not count.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -152,6 +153,7 @@ def be_monitor(folder: Path, seed: int) -> None:
     parent = logits({"x": x})
     baseline = Baseline.fit({"x": x}, output, parent, parent.argmax(axis=1), task="classification")
     watch = ReleaseWatch(engine, settings, feed, KeptBaseline("one", baseline), labels, logits)
+    parent_process = os.getppid()
     me, prefix = psutil.Process(), uuid.UUID(int=0).hex[:24]
     cpu = dict.fromkeys(("collecting", "judging", "labels", "cleaning up"), 0.0)
     records, rss, done, looks = [0], [me.memory_info().rss], 0, 0
@@ -160,6 +162,8 @@ def be_monitor(folder: Path, seed: int) -> None:
         new = collector.collect()
         cpu["collecting"] += time.process_time() - started
         if not new:
+            if os.getppid() != parent_process:
+                sys.exit("the process that writes segments has ended")
             time.sleep(0.002)
             continue
         now = (done + new) / RECORDS_PER_SECOND
