@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from leanloop.serving import (
     TritonServer,
     retuning,
 )
+from leanloop.serving.process import locked
 from leanloop.steps import retune
 from leanloop.steps.baseline import keep_baselines
 from leanloop.steps.points import name_points
@@ -93,7 +95,7 @@ class World:
     """Models on a Triton of their own, requests without labels, and the loop, which looks when it is told to."""
 
     def __init__(self, made: Made, settings: Settings, client: TritonClient) -> None:
-        self._made, self.settings, self._client = made, settings, client
+        self._made, self.settings, self.client = made, settings, client
         self._workspace = Workspace(settings)
         self.repository = ModelRepository(self._workspace.serving / "models")
         self.launcher = Launcher()
@@ -101,13 +103,13 @@ class World:
         self.now = time.time()
         self._rng = np.random.default_rng(0)
 
-    def release(self, model: str = MODEL, champion: Package | None = None) -> Release:
+    def release(self, model: str = MODEL, champion: Package | None = None, bake: timedelta | None = None) -> Release:
         """Let the release serve under a name, or another champion as if it were the release."""
         original, usual = self._made.packages
         champion = champion or usual
         capture = CaptureChoice(folder=str(self._workspace.capture), rate=1.0, quota_bytes=1 << 26)
         spec = served_spec(self._made.served.bundle, original).model_copy(update={"name": model})
-        deploy(self._client, self.repository, spec, (original, champion), capture=capture)
+        deploy(self.client, self.repository, spec, (original, champion), capture=capture, bake=bake)
         changes = {"model": model, "artifact_id": champion.artifact_id}
         release = self._made.served.release.model_copy(update=changes)
         self._workspace.store.put_json(release_key(release), release.model_dump(mode="json"))
@@ -118,11 +120,11 @@ class World:
         rows = np.concatenate([self._rng.permutation(len(self._made.images))[:WINDOW] for _ in range(windows)])
         images = self._made.images[rows]
         images = images if change is None else change(images).astype(np.float32)
-        self._client.predict(model, {"image": images}, BATCH)
+        self.client.predict(model, {"image": images}, BATCH)
 
     def look(self) -> None:
         self.now += 2.0
-        self.loop.tick(self.now)
+        assert self.loop.tick(self.now).failures == ()
 
     def look_until(self, seen: Callable[[], bool]) -> None:
         for _ in range(40):
@@ -299,3 +301,21 @@ def test_a_release_that_is_too_slow_gives_way_to_another_finalist_which_is_watch
     world.loop.server.roll_back(MODEL, "it disappoints", None)
     world.look()
     assert world.view().version == 2
+
+
+def test_a_server_that_is_just_starting_is_not_laid_at_the_new_releases_door(world: World, made: Made) -> None:
+    world.release()
+    world.release(champion=replace(made.packages[1], artifact_id="newer"), bake=timedelta(hours=1))
+    world.look()
+    assert (world.view().version, world.view().evidence["promoted"]) == (3, "recently")
+    with locked(Workspace(world.settings).serving):  # as while Triton starts, and loads one model after another
+        world.client.unload(MODEL)
+        for _ in range(4):
+            world.look()
+        assert world.loop.incidents.open() == ()
+        world.client.load(MODEL)
+    world.look()
+    assert (world.view().version, world.loop.incidents.open()) == (3, ())
+    # At any other time it is the new release's fault.
+    world.client.unload(MODEL)
+    world.look_until(lambda: world.view().version == 2)

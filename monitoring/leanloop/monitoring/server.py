@@ -28,11 +28,13 @@ class Probe:
         live: Whether it answers at all.
         versions: Every version that should be served, asked a real inference; empty when it is not live.
         metrics: Its counters; empty when it is not live.
+        starting: Whether it is just being started or ended: what does not answer is no fault then.
     """
 
     live: bool
     versions: tuple[VersionHealth, ...]
     metrics: tuple[VersionMetrics, ...]
+    starting: bool = False
 
 
 class Server:
@@ -53,13 +55,14 @@ class Server:
 
     def probe(self) -> Probe:
         """Ask everything that should answer."""
+        starting = stack.is_starting(self._folder)
         try:
             with self._client() as client:
                 versions = check_versions(client, self._configs())
-            return Probe(True, versions, read_metrics(self._settings.metrics_url))
+            return Probe(True, versions, read_metrics(self._settings.metrics_url), starting)
         except ServingError:
             # That nothing answers is what was asked for.
-            return Probe(False, (), ())
+            return Probe(False, (), (), starting)
 
     def _configs(self) -> Iterator[ModelConfig]:
         for model in self.repository.models():

@@ -44,7 +44,10 @@ class Watched:
         self.traffic.add(probe.metrics, served.model, served.version, now)
         champion = [one for one in probe.versions if (one.model, one.version) == (served.model, served.version)]
         answered = bool(champion) and all(one.answers for one in champion)
-        self._silent = 0 if answered else self._silent + 1
+        if answered:
+            self._silent = 0
+        elif not probe.starting:
+            self._silent += 1
         # What a window says of the world and the model is worth nothing when the model is not what it was.
         judged = self.watch.windows != self._windows
         if answered and (judged or self._looks % _GOLDEN_EVERY == 0):

@@ -181,6 +181,18 @@ def is_up(folder: Path, *, kept: bool = False) -> bool:
         return state is not None and is_live(state.http_url) and (not kept or _keeper(folder) is not None)
 
 
+def is_starting(folder: Path) -> bool:
+    """Whether somebody is just starting or ending the stack's Triton: its models need not answer now."""
+    if not (folder / "lock").exists():
+        return False
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def ports(settings: ServingSettings) -> Ports:
     """The loopback ports of a Triton of our own.
 
