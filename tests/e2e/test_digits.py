@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,8 +17,10 @@ import pytest
 from leanloop.core.contracts import BundleManifest, Release, Verdict
 from leanloop.core.events import read_events
 from leanloop.core.releases import all_releases
-from leanloop.core.settings import load_settings
+from leanloop.core.settings import Settings, load_settings
 from leanloop.core.workspace import Workspace, with_absolute_paths
+from leanloop.monitoring.service_client import ServiceClient
+from leanloop.monitoring.stack.plan import stack_folder
 from leanloop.monitoring.stack.supervise import SupervisorState
 from leanloop.monitoring.stack.supervisord import connect
 from leanloop.pipelines.launch import Run, orchestration_share
@@ -121,17 +127,35 @@ STEPS = ["snapshot", "revise", "analyze", "remake", "convert", "benchmark", "sel
 
 @pytest.fixture
 def stack(digits: Owner) -> Iterator[Owner]:
-    """The whole stack, with Alertmanager stopped: the loop must close without it."""
     digits.leanloop("up")
     try:
-        settings = with_absolute_paths(load_settings(digits.folder / "params.yaml"), digits.folder)
-        supervisor = SupervisorState.load(Workspace(settings).monitoring / "stack")
-        # Told so, the supervisor does not start it again.
-        connect(Path(supervisor.socket)).supervisor.stopProcess("alertmanager")
         yield digits
     finally:
         digits.leanloop("down")
         digits.leanloop("serve", "up")
+
+
+@contextmanager
+def without_alertmanager(settings: Settings) -> Iterator[list[float]]:
+    """Stop Alertmanager whenever it has been up for some seconds (`up` starts it again); gives the times of that."""
+    supervisor = connect(Path(SupervisorState.load(stack_folder(Workspace(settings))).socket)).supervisor
+    stopped: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            found = cast(dict[str, Any], supervisor.getProcessInfo("alertmanager"))
+            if found["statename"] == "RUNNING" and found["now"] - found["start"] >= 8:
+                supervisor.stopProcess("alertmanager")
+                stopped.append(time.time())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield stopped
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def test_a_changed_world_is_noticed_understood_and_repaired_without_alertmanager(stack: Owner) -> None:
@@ -139,9 +163,10 @@ def test_a_changed_world_is_noticed_understood_and_repaired_without_alertmanager
     workspace = Workspace(settings)
     before = all_releases(workspace.store, "digits")[-1]
 
-    told = stack.leanloop(
-        "demo", "loop", "--shift", "rotation", "--severity", "5", "--rps", "40", "--label-delay", "1"
-    ).stdout
+    with without_alertmanager(settings) as stopped:
+        told = stack.leanloop(
+            "demo", "loop", "--shift", "rotation", "--severity", "5", "--rps", "40", "--label-delay", "1"
+        ).stdout
 
     ending = re.search(
         r"Incident (\S+), run (\S+): version (\d+) to (\d+) in .*; (\d+)% of the loss was won back", told
@@ -167,6 +192,8 @@ def test_a_changed_world_is_noticed_understood_and_repaired_without_alertmanager
     assert rollout.shadow is not None
     assert rollout.shadow.passed
 
+    (opened,) = (one["opened"] for one in ServiceClient(settings).incidents() if one["id"] == incident)
+    assert stopped[-1] < opened
     status = stack.leanloop("status", check=False).stdout
     assert re.search(r"alertmanager +silent, stopped", status)
     assert re.search(rf"digits +{release.version} +answers", status)
