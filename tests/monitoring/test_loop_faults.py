@@ -109,6 +109,7 @@ def world(home: TritonHome, tmp_path: Path) -> Iterator[World]:
     ):
         world = World(server, settings, client)
         yield world
+        assert world.loop.view.failures == ()
         assert all(run.incident is None for run in world.launcher.started), "the loop starts nothing here by itself"
 
 
