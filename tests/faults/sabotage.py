@@ -224,6 +224,13 @@ TABLE = (
         "tests/monitoring/test_loop_faults.py::test_a_killed_model_process_is_mended_and_told",
     ),
     Sabotage(
+        "a Triton that is just starting",
+        f"{MONITORING}/watched.py",
+        "        elif not probe.starting:",
+        "        else:",
+        "tests/e2e/test_loop.py::test_a_server_that_is_just_starting_is_not_laid_at_the_new_releases_door",
+    ),
+    Sabotage(
         "a server that no reload mends",
         f"{MONITORING}/act.py",
         "if count > MOST_REPAIRS:",
