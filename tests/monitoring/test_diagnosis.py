@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -119,3 +120,9 @@ def test_a_new_release_is_not_to_blame_while_the_world_may_just_be_changing() ->
     begun = seen(**wrong, drifting_since=90.0)
     assert begun.inputs == "unknown"
     assert diagnose(begun).action == "fine-tune and re-optimise"
+
+
+def test_the_handbook_shows_the_table_as_it_is() -> None:
+    handbook = (Path(__file__).parents[2] / "docs/loop.md").read_text(encoding="utf-8")
+    _, after = handbook.split("<!-- the diagnosis table, made by leanloop.monitoring.diagnosis -->\n")
+    assert after.split("<!-- end of the table -->")[0] == as_markdown()
