@@ -100,8 +100,14 @@ class World:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the loop judged {self.windows(SHIFTED)} and {self.windows(OTHER)} windows")
             time.sleep(TICK_SECONDS)
-            self.loop.tick(time.time())
-        self.loop.tick(time.time())
+            self.look()
+        self.look()
+
+    def look(self) -> None:
+        """One look, which must not fail: the loop itself would only tell that it did."""
+        view = self.loop.tick(time.time())
+        if view.failures:
+            raise RuntimeError(f"a look failed: {view.failures}")
 
 
 def figures(out: Path, seed: int) -> list[Figure]:
