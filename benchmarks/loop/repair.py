@@ -198,6 +198,7 @@ def findings(watch: ReleaseWatch, *, baking: bool) -> Findings:
         drifting_since=since,
         estimate=watch.estimate,
         agreement=watch.agreement,
+        parent=watch.parent,
         revision_refused=False,
     )
 

@@ -198,8 +198,8 @@ def test_a_quiet_window_is_quiet_in_all_questions(baseline: Baseline) -> None:
         baseline, {"row": window.rows}, window.output, MonitoringSettings(), labels=window.truth, parent=asked
     )
     assert found.drift.drifts is False
-    states = (found.agreement.state, found.accuracy_state, found.estimate.state, found.clipping[0].state)
-    assert states == ("ok",) * 4
+    states = (found.agreement.state, found.parent, found.accuracy_state, found.estimate.state, found.clipping[0].state)
+    assert states == ("ok",) * 5
     assert found.broken == 0
 
 
@@ -217,12 +217,23 @@ def test_records_that_are_not_finite_are_counted_and_left_out(baseline: Baseline
     assert found.drift.drifts is False
 
 
+@pytest.mark.parametrize(("easy", "parent"), [(1.0, "ok"), (0.2, "falling")])
+def test_compression_is_told_from_what_the_parent_does_not_know_either(
+    baseline: Baseline, easy: float, parent: str
+) -> None:
+    window = World(16, 500, easy=easy, damage=2.0)
+    asked = ParentAnswers(np.arange(150), 3 * window.parent[:150])
+    found = judge(baseline, {"row": window.rows}, window.output, MonitoringSettings(), parent=asked)
+    assert (found.agreement.state, found.parent) == ("falling", parent)
+
+
 def test_what_is_not_known_stays_unknown(normal: World) -> None:
     bare = Baseline.fit({"row": normal.rows}, normal.output, None, None, task="classification")
     window = World(15, 500, easy=0.3)
     found = judge(bare, {"row": window.rows}, window.output, MonitoringSettings())
     assert found.drift.drifts
-    assert (found.agreement.state, found.accuracy_state, found.estimate.state) == ("unknown",) * 3
+    states = (found.agreement.state, found.parent, found.accuracy_state, found.estimate.state)
+    assert states == ("unknown",) * 4
     empty = judge(bare, {"row": window.rows[:0]}, window.output[:0], MonitoringSettings())
     assert empty.drift.drifts is None
     assert empty.clipping[0].state == "unknown"

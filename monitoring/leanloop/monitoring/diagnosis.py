@@ -41,6 +41,7 @@ class Evidence:
         labels: How many fresh ones there are; ``pending`` until the label horizon has passed.
         estimate: Accuracy estimated without labels.
         agreement: Of the release with its parent revision, at equal difficulty.
+        parent: Accuracy of the parent, estimated without labels: where it falls, it is no measure of right.
         revision: Whether a fine-tuned revision was tried for this incident and refused.
     """
 
@@ -54,6 +55,7 @@ class Evidence:
     labels: Literal["enough", "few", "pending", "none"] = "none"
     estimate: Literal["ok", "falling", "unknown"] = "ok"
     agreement: Literal["ok", "falling", "unknown"] = "ok"
+    parent: Literal["ok", "falling", "unknown"] = "ok"
     revision: Literal["not tried", "refused"] = "not tried"
 
 
@@ -143,7 +145,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "compression hurts on what is asked now",
-        {"agreement": "falling", "latency": NOT_FALLING},
+        {"agreement": "falling", "parent": NOT_FALLING, "latency": NOT_FALLING},
         "re-optimise",
         "agreement",
     ),
@@ -196,7 +198,13 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "the world has changed; nothing says that it hurts",
-        {"inputs": "drifting", "accuracy": "unknown", "estimate": "ok", "latency": NOT_FALLING},
+        {
+            "inputs": "drifting",
+            "accuracy": "unknown",
+            "estimate": "ok",
+            "latency": NOT_FALLING,
+            "agreement": NOT_FALLING,
+        },
         "record",
         "inputs",
     ),

@@ -35,6 +35,7 @@ class Findings:
         drifting_since: Unix time; None without drift.
         estimate: Accuracy without labels.
         agreement: With the parent.
+        parent: The parent's own accuracy, without labels.
         revision_refused: Whether a revision was tried for this release and refused.
     """
 
@@ -53,6 +54,7 @@ class Findings:
     drifting_since: float | None
     estimate: Falling
     agreement: Falling
+    parent: Falling
     revision_refused: bool
 
 
@@ -73,6 +75,7 @@ def evidence_of(found: Findings, policy: TriggerSettings, now: float) -> Evidenc
         labels=_labels(found, policy, now),
         estimate=found.estimate,
         agreement=found.agreement,
+        parent=found.parent,
         revision="refused" if found.revision_refused else "not tried",
     )
 

@@ -53,6 +53,7 @@ class Flags:
     estimate: bool | None
     agreement: bool | None
     broken: bool
+    parent: bool | None = None
 
     @classmethod
     def of(cls, verdict: WindowVerdict, broken: int) -> Flags:
@@ -61,6 +62,7 @@ class Flags:
             inputs=verdict.inputs_drift,
             estimate=_falls(verdict.estimate.state),
             agreement=_falls(verdict.agreement.state),
+            parent=_falls(verdict.parent),
             broken=broken > _BROKEN_SHARE * (verdict.samples + broken),
         )
 
@@ -98,11 +100,11 @@ class ReleaseWatch:
         self._recent = Recent(labels, feed.spec.name, KEPT_WINDOWS)
         self._states = {
             question: Persistence(settings.raise_after, settings.of, settings.clear_after)
-            for question in ("inputs", "estimate", "agreement")
+            for question in ("inputs", "estimate", "agreement", "parent")
         }
         self.last: WindowVerdict | None = None
         self.last_window: Window | None = None
-        self.broken = False
+        self.broken = self._parent_alarms = False
         self.windows = 0
         self.drifting_since: float | None = None
         self._changed_by: float | None = None
@@ -183,7 +185,7 @@ class ReleaseWatch:
 
     def _remember(self, flags: Flags, first_time: float, last_time: float) -> None:
         self.windows += 1
-        self.broken = flags.broken
+        self.broken, self._parent_alarms = flags.broken, bool(flags.parent)
         for question, state in self._states.items():
             state.add(getattr(flags, question))
         if flags.inputs and self.drifting_since is None:
@@ -205,6 +207,14 @@ class ReleaseWatch:
     def agreement(self) -> Falling:
         """Whether the agreement with the parent falls."""
         return _falling(self._states["agreement"].state)
+
+    @property
+    def parent(self) -> Falling:
+        """Whether the parent's own accuracy falls, estimated without labels.
+
+        One window is enough to doubt it: when compression is blamed, the parent is taken for right.
+        """
+        return "falling" if self._parent_alarms else _falling(self._states["parent"].state)
 
     @property
     def live_accuracy(self) -> LiveAccuracy:
@@ -248,6 +258,7 @@ class ReleaseWatch:
             accuracy=self.baseline.accuracy,
             calibration=self.baseline.calibration,
             agreement=fitted.agreement if parent is not None else self.baseline.agreement,
+            parent=self.baseline.parent,
         )
 
     def newest_labels(self) -> np.ndarray:

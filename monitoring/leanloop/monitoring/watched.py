@@ -73,5 +73,6 @@ class Watched:
             drifting_since=since,
             estimate=watch.estimate,
             agreement=watch.agreement,
+            parent=watch.parent,
             revision_refused=revision_refused,
         )
