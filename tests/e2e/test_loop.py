@@ -266,7 +266,7 @@ def slowed(package: Package, folder: Path) -> Package:
     model = onnx.load(package.folder / package.files.main)
     for node in model.graph.node:
         node.output[:] = ["raw" if name == "logits" else name for name in node.output]
-    model.graph.initializer.append(numpy_helper.from_array(np.array([3_000_000]), "millions"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([8_000_000]), "millions"))
     model.graph.node.extend(
         [
             helper.make_node("ReduceSum", ["image"], ["sum"], keepdims=0),

@@ -102,7 +102,7 @@ def test_our_clients_send_uuids_and_load_does_where_it_is_asked_to(triton, model
     asked = 0
     for live in (False, True):
         with ClosedLoop(triton.server.grpc_url, spec.name, 1, {"x": QUERIES}, 1, live=live) as loop:
-            asked = loop.record(0.02).requests
+            asked = loop.record(0.2).requests
 
     async def ask() -> None:
         async with AsyncTritonClient(triton.server.grpc_url) as client:

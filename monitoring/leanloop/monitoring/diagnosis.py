@@ -41,7 +41,7 @@ class Evidence:
         labels: How many fresh ones there are; ``pending`` until the label horizon has passed.
         estimate: Accuracy estimated without labels.
         agreement: Of the release with its parent revision, at equal difficulty.
-        parent: Accuracy of the parent, estimated without labels: where it falls, it is no measure of right.
+        parent: How sure the parent is of what is asked now: where that falls, it is no measure of right.
         revision: Whether a fine-tuned revision was tried for this incident and refused.
     """
 

@@ -35,7 +35,7 @@ class Findings:
         drifting_since: Unix time; None without drift.
         estimate: Accuracy without labels.
         agreement: With the parent.
-        parent: The parent's own accuracy, without labels.
+        parent: How sure the parent is.
         revision_refused: Whether a revision was tried for this release and refused.
     """
 

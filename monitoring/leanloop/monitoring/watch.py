@@ -62,7 +62,7 @@ class Flags:
             inputs=verdict.inputs_drift,
             estimate=_falls(verdict.estimate.state),
             agreement=_falls(verdict.agreement.state),
-            parent=_falls(verdict.parent),
+            parent=_falls(verdict.agreement.parent),
             broken=broken > _BROKEN_SHARE * (verdict.samples + broken),
         )
 
@@ -210,7 +210,7 @@ class ReleaseWatch:
 
     @property
     def parent(self) -> Falling:
-        """Whether the parent's own accuracy falls, estimated without labels.
+        """Whether the parent is less sure than it was, and no measure of right.
 
         One window is enough to doubt it: when compression is blamed, the parent is taken for right.
         """
@@ -258,7 +258,6 @@ class ReleaseWatch:
             accuracy=self.baseline.accuracy,
             calibration=self.baseline.calibration,
             agreement=fitted.agreement if parent is not None else self.baseline.agreement,
-            parent=self.baseline.parent,
         )
 
     def newest_labels(self) -> np.ndarray:

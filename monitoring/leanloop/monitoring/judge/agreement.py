@@ -3,6 +3,9 @@
 A compressed model disagrees with its parent mostly where the parent itself is unsure. When inputs get harder, agreement
 falls although compression hurts no more than before. So the agreement to expect is that of the reference *at the same
 margins of the parent*, and only a lack that remains speaks of compression. It needs no labels.
+
+Where the parent itself is much less sure than it was, it is no measure of right: both may fail, each in its own way.
+The agreement to expect tells that, too: it falls with the parent's margins, whatever the compressed model answers.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ class AgreementDrift:
         expected: Share to expect at these margins.
         p_value: Chance of so little agreement, or less, when compression hurts as it did on the reference.
         state: ``unknown`` with too few pairs.
+        parent: Whether the parent is less sure than it was; ``unknown`` with too few pairs, and for a regression.
     """
 
     samples: int
@@ -45,6 +49,7 @@ class AgreementDrift:
     expected: float | None
     p_value: float | None
     state: Falling
+    parent: Falling
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Agreement:
         """
         samples = len(output)
         if not samples:
-            return AgreementDrift(0, None, None, None, "unknown")
+            return AgreementDrift(0, None, None, None, "unknown", "unknown")
         agreeing = int(_agrees(output, parent_output, self.tolerance).sum())
         bins = np.searchsorted(self.edges, _difficulty(parent_output, self.tolerance is None))
         counts = np.bincount(bins, minlength=len(self.agreed))
@@ -105,9 +110,16 @@ class Agreement:
                 expected += count / samples * expected_share(agreed, disagreed)
         p_value, agreement = min(1.0, float(distribution[: agreeing + 1].sum())), agreeing / samples
         if samples < LEAST_SAMPLES:
-            return AgreementDrift(samples, agreement, expected, p_value, "unknown")
+            return AgreementDrift(samples, agreement, expected, p_value, "unknown", "unknown")
         falls = p_value <= level and agreement <= expected - max_drop
-        return AgreementDrift(samples, agreement, expected, p_value, "falling" if falls else "ok")
+        state: Falling = "falling" if falls else "ok"
+        return AgreementDrift(samples, agreement, expected, p_value, state, self._parent(expected, max_drop))
+
+    def _parent(self, expected: float, max_drop: float) -> Falling:
+        if self.tolerance is not None:
+            return "unknown"  # the size of a number says nothing about how sure it is
+        usual = self.agreed.sum() / (self.agreed.sum() + self.disagreed.sum())
+        return "falling" if expected <= usual - max_drop else "ok"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays, for a file."""

@@ -58,7 +58,6 @@ class Baseline:
         ranges: By input name, for clipping.
         calibration: For accuracy without labels; None for a regression or without targets.
         agreement: With the parent; None when there is none to compare with.
-        parent: For the parent's accuracy without labels; None as `calibration` and `agreement`.
         columns: Features of reference samples, for reports, [at most 5,000] each.
         targets: Class numbers of the same samples; None as above.
     """
@@ -70,7 +69,6 @@ class Baseline:
     ranges: dict[str, Range]
     calibration: Calibration | None
     agreement: Agreement | None
-    parent: Calibration | None
     columns: Features
     targets: np.ndarray | None
 
@@ -114,7 +112,6 @@ class Baseline:
             ranges={name: Range.fit(values) for name, values in inputs.items()},
             calibration=calibration,
             agreement=None if parent_output is None else Agreement.fit(output, parent_output, classifies=classifies),
-            parent=None if parent_output is None or known is None else Calibration.fit(parent_output, known),
             columns=reference.features({name: values[kept] for name, values in inputs.items()}, output[kept]),
             targets=None if known is None else known[kept],
         )
@@ -127,8 +124,6 @@ class Baseline:
             parts[f"held_out/{name}"] = np.array([seen.outside, seen.inside])
         if self.calibration is not None:
             parts |= {f"calibration/{name}": array for name, array in self.calibration.arrays().items()}
-        if self.parent is not None:
-            parts |= {f"parent/{name}": array for name, array in self.parent.arrays().items()}
         if self.agreement is not None:
             parts |= {f"agreement/{name}": array for name, array in self.agreement.arrays().items()}
         parts |= {f"numbers/{name}": column for name, column in self.columns.numbers.items()}
@@ -154,7 +149,7 @@ class Baseline:
             )
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        calibration, agreement, parent = (below(arrays, name) for name in ("calibration", "agreement", "parent"))
+        calibration, agreement = below(arrays, "calibration"), below(arrays, "agreement")
         return cls(
             task=record.task,
             samples=record.samples,
@@ -166,7 +161,6 @@ class Baseline:
             },
             calibration=Calibration.from_arrays(calibration) if calibration else None,
             agreement=Agreement.from_arrays(agreement) if agreement else None,
-            parent=Calibration.from_arrays(parent) if parent else None,
             columns=Features(below(arrays, "numbers"), below(arrays, "classes")),
             targets=arrays.get("targets"),
         )

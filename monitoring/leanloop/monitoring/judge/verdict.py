@@ -42,7 +42,6 @@ class WindowVerdict:
         drift: Did the world change?
         clipping: Per input: does it leave the range that the reference saw?
         agreement: Did compression hurt?
-        parent: Would the parent still be right, without labels? Else it is no measure of right.
         accuracy: Is it still right, by labels?
         accuracy_state: Whether that accuracy falls.
         estimate: Is it still right, without labels?
@@ -53,7 +52,6 @@ class WindowVerdict:
     drift: WindowDrift
     clipping: tuple[Clipping, ...]
     agreement: AgreementDrift
-    parent: Falling
     accuracy: LiveAccuracy
     accuracy_state: Falling
     estimate: Estimate
@@ -97,15 +95,12 @@ def judge(
     estimate = Estimate(len(answers), None, None, "unknown")
     if baseline.calibration is not None:
         estimate = baseline.calibration.estimate(answers, level=level, max_drop=max_drop)
-    agreement = AgreementDrift(0, None, None, None, "unknown")
-    parent_falls: Falling = "unknown"
+    agreement = AgreementDrift(0, None, None, None, "unknown", "unknown")
     if baseline.agreement is not None and parent is not None:
         pairs = whole[parent.rows] & finite(parent.output)
         agreement = baseline.agreement.judge(
             output[parent.rows[pairs]], parent.output[pairs], level=level, max_drop=settings.max_agreement_drop
         )
-        if baseline.parent is not None:
-            parent_falls = baseline.parent.estimate(parent.output[pairs], level=level, max_drop=max_drop).state
     return WindowVerdict(
         samples=len(output),
         broken=int((~whole).sum()),
@@ -115,7 +110,6 @@ def judge(
             for name, seen in baseline.ranges.items()
         ),
         agreement=agreement,
-        parent=parent_falls,
         accuracy=accuracy,
         accuracy_state=accuracy_state(accuracy, baseline.accuracy, level=level, max_drop=max_drop),
         estimate=estimate,
