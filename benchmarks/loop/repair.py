@@ -28,13 +28,14 @@ from leanloop.core.workspace import Workspace
 from leanloop.monitoring.collect import rows_of
 from leanloop.monitoring.database import open_database
 from leanloop.monitoring.diagnosis import diagnose
-from leanloop.monitoring.evidence import Findings, evidence_of
+from leanloop.monitoring.evidence import evidence_of
 from leanloop.monitoring.feed import Feed
 from leanloop.monitoring.incidents import Incidents
 from leanloop.monitoring.judge import Baseline
 from leanloop.monitoring.labels import Label, Labels
 from leanloop.monitoring.served import KeptBaseline
 from leanloop.monitoring.watch import ReleaseWatch
+from leanloop.monitoring.watched import findings_of
 from leanloop.pipelines.demo.shifts import Shift
 from leanloop.serving import ModelSpec, TensorSpec
 from leanloop.serving.capture_format import Record
@@ -172,35 +173,22 @@ def aftermath(
         rows = rng.choice(len(classes), monitoring.window, replace=False)
         now = capture(settings, known, spec, version, (images[rows], classes[rows]), answers[rows], now)
         watch.look(now)
-        baking = watch.windows < monitoring.of
-        evidence = evidence_of(findings(watch, baking=baking), monitoring.trigger, now)
+        # The server is well: it is not asked.
+        found = findings_of(
+            watch,
+            answers=True,
+            failing=False,
+            right=True,
+            baking=watch.windows < monitoring.of,
+            latency_burns=False,
+            request_rate=0.0,
+            capacity=0.0,
+            revision_refused=False,
+        )
+        evidence = evidence_of(found, monitoring.trigger, now)
         incidents.observe(spec.name, version, diagnose(evidence), evidence, {}, now=now)
     assert watch.windows == windows, "every window is judged"
     return [asdict(incident) for incident in incidents.latest(windows, spec.name)]
-
-
-def findings(watch: ReleaseWatch, *, baking: bool) -> Findings:
-    """What the loop finds of a release whose server is well."""
-    since = watch.drifting_since
-    return Findings(
-        answers=True,
-        failing=False,
-        right=True,
-        baking=baking,
-        latency_burns=False,
-        request_rate=0.0,
-        capacity=0.0,
-        inputs=watch.inputs,
-        broken=watch.broken,
-        accuracy=watch.accuracy,
-        fresh_labels=watch.labelled_since(0.0 if since is None else since),
-        any_labels=watch.coverage() > 0,
-        drifting_since=since,
-        estimate=watch.estimate,
-        agreement=watch.agreement,
-        parent=watch.parent,
-        revision_refused=False,
-    )
 
 
 def capture(

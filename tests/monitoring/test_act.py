@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine
 
 from leanloop.core.launcher import RunRequest, RunState
 from leanloop.core.settings import Settings, TriggerSettings
-from leanloop.core.workspace import with_absolute_paths
 from leanloop.monitoring.act import Acts
-from leanloop.monitoring.database import open_database
 from leanloop.monitoring.diagnosis import Evidence, diagnose
 from leanloop.monitoring.incidents import Incident, Incidents
 from leanloop.monitoring.runs import Runs
@@ -48,21 +44,6 @@ class Service:
 
     def act(self, now: float) -> None:
         self.acts.act(self.see(now), since=None, concurrency=1, now=now)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    document = {
-        "model": {"name": "net", "file": "net.onnx", "inputs": [{"name": "x", "shape": [2]}]},
-        "data": {"source": "data.npz"},
-        "workspace": "workspace",
-    }
-    return with_absolute_paths(Settings.model_validate(document), tmp_path)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'loop.db'}")
 
 
 @pytest.mark.parametrize(("state", "then"), [("released", "closed"), ("refused", "open")])

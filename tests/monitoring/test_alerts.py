@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from leanloop.monitoring.alerts import MOST_ALERTS, AlertMessage, Alerts
-from leanloop.monitoring.database import AlertRow, open_database
+from leanloop.monitoring.database import AlertRow
 from leanloop.monitoring.diagnosis import Evidence, diagnose
 from leanloop.monitoring.incidents import Incident, Incidents
 from leanloop.monitoring.prometheus import ActiveAlert, fingerprint
@@ -21,11 +20,6 @@ from leanloop.monitoring.prometheus import ActiveAlert, fingerprint
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 SLOW = "LatencyBudgetBurn"
 QUESTIONS = {SLOW: "latency", "EstimateFalling": "estimate", "PersonNeeded": "person"}
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'loop.db'}")
 
 
 @pytest.fixture

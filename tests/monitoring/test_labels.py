@@ -18,11 +18,6 @@ from leanloop.monitoring.labels import Added, Label, Labels
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'loop.db'}")
-
-
-@pytest.fixture
 def labels(engine: Engine) -> Labels:
     return Labels(engine)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -11,7 +10,6 @@ from sqlalchemy import Engine
 from leanloop.core.errors import ServingError
 from leanloop.core.launcher import RunRequest, RunState
 from leanloop.core.settings import TriggerSettings
-from leanloop.monitoring.database import open_database
 from leanloop.monitoring.lease import give_back_lease, take_lease
 from leanloop.monitoring.runs import LEASE, LEASE_SECONDS, Runs
 
@@ -32,11 +30,6 @@ class FakeLauncher:
 
     def look(self, run: str) -> RunState:
         return self.states.get(run, RunState(state="absent"))
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'loop.db'}")
 
 
 @pytest.fixture

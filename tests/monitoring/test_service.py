@@ -20,8 +20,6 @@ from leanloop.core.contracts import Interval, ServingChoice
 from leanloop.core.errors import LeanloopError, ServingError, StoreError
 from leanloop.core.launcher import RunRequest, RunState
 from leanloop.core.settings import Settings
-from leanloop.core.workspace import with_absolute_paths
-from leanloop.monitoring.database import open_database
 from leanloop.monitoring.diagnosis import Evidence, diagnose
 from leanloop.monitoring.labels import Label
 from leanloop.monitoring.loop import Loop
@@ -41,21 +39,6 @@ class NoLauncher:
 
     def look(self, run: str) -> RunState:
         return RunState(state="absent")
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    document = {
-        "model": {"name": "net", "file": "net.onnx", "inputs": [{"name": "x", "shape": [2]}]},
-        "data": {"source": "data.npz"},
-        "workspace": "workspace",
-    }
-    return with_absolute_paths(Settings.model_validate(document), tmp_path)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'loop.db'}")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from sqlalchemy import Engine
 
 from leanloop.core.settings import MonitoringSettings
 from leanloop.monitoring.collect import rows_of
-from leanloop.monitoring.database import open_database
 from leanloop.monitoring.feed import Feed
 from leanloop.monitoring.judge import Baseline
 from leanloop.monitoring.judge.features import Arrays
@@ -79,11 +78,6 @@ def baseline() -> Baseline:
     rng = np.random.default_rng(0)
     inputs = {"x": rng.normal(size=(3_000, 6)).astype(np.float32)}
     return Baseline.fit(inputs, served(inputs, rng), parent(inputs), right(inputs, rng), task="classification")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'loop.db'}")
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ class Watched:
 
     def findings(self, *, baking: bool, latency_burns: bool | None, revision_refused: bool) -> Findings:
         """All that is known of the release; see `Findings` for what must be told."""
-        watch, since = self.watch, self.watch.drifting_since
-        return Findings(
+        return findings_of(
+            self.watch,
             answers=self._silent < _SILENT_PROBES,
             failing=self.traffic.failing,
             right=self._right,
@@ -65,14 +65,40 @@ class Watched:
             latency_burns=latency_burns,
             request_rate=self.traffic.rate,
             capacity=self.served.capacity,
-            inputs=watch.inputs,
-            broken=watch.broken,
-            accuracy=watch.accuracy,
-            fresh_labels=watch.labelled_since(0.0 if since is None else since),
-            any_labels=watch.coverage() > 0,
-            drifting_since=since,
-            estimate=watch.estimate,
-            agreement=watch.agreement,
-            parent=watch.parent,
             revision_refused=revision_refused,
         )
+
+
+def findings_of(
+    watch: ReleaseWatch,
+    *,
+    answers: bool,
+    failing: bool,
+    right: bool | None,
+    baking: bool,
+    latency_burns: bool | None,
+    request_rate: float,
+    capacity: float,
+    revision_refused: bool,
+) -> Findings:
+    """What a watch has found, beside what the server tells; the arguments are those of `Findings`."""
+    since = watch.drifting_since
+    return Findings(
+        answers=answers,
+        failing=failing,
+        right=right,
+        baking=baking,
+        latency_burns=latency_burns,
+        request_rate=request_rate,
+        capacity=capacity,
+        inputs=watch.inputs,
+        broken=watch.broken,
+        accuracy=watch.accuracy,
+        fresh_labels=watch.labelled_since(0.0 if since is None else since),
+        any_labels=watch.coverage() > 0,
+        drifting_since=since,
+        estimate=watch.estimate,
+        agreement=watch.agreement,
+        parent=watch.parent,
+        revision_refused=revision_refused,
+    )
