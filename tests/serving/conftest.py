@@ -33,6 +33,8 @@ from leanloop.serving import (
 
 QUERIES = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 CHOICE = ServingChoice(instances=1, threads=1, max_batch_size=8, queue_delay_us=0)
+SLOW_NUMBERS = 20_000_000
+"""What a slow model looks at: long enough to tell beside the pauses of a machine that others use, too."""
 
 
 def _save(path: Path, nodes: list[onnx.NodeProto], inputs, outputs, weights=()) -> None:  # type: ignore[no-untyped-def]
@@ -83,7 +85,7 @@ class Models:
     ) -> Package:
         """``y = scale * x @ W``, with golden answers of ``claims`` where that is another scale.
 
-        A slow one also looks at millions of numbers, for nothing.
+        A slow one also looks at `SLOW_NUMBERS` numbers, for nothing.
         """
         folder = self._folder()
         weights = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -99,7 +101,7 @@ class Models:
             [helper.make_node("MatMul", ["x", "W"], ["product" if slow else "y"]), *(work if slow else [])],
             [("x", TensorProto.FLOAT, [4])],
             [("y", TensorProto.FLOAT, [3])],
-            [("W", weights * np.float32(scale)), *([("millions", np.array([3_000_000]))] if slow else [])],
+            [("W", weights * np.float32(scale)), *([("millions", np.array([SLOW_NUMBERS]))] if slow else [])],
         )
         answers = QUERIES @ weights * np.float32(scale if claims is None else claims)
         golden = golden_of({"x": QUERIES}, {"y": answers})
