@@ -27,19 +27,32 @@ class Traffic:
         self.folder.mkdir(parents=True)
         self.rows = self.files = 0
 
-    def add(self, count: int, *, columns: int = 2, value: float | None = None, dtype: str = "float32") -> None:
+    def add(
+        self, count: int, *, columns: int = 2, value: float | None = None, dtype: str = "float32", requests: int = 1
+    ) -> None:
         numbers = np.arange(self.rows, self.rows + count)
         x = np.repeat(numbers[:, None], columns, axis=1).astype(np.float32)
         if value is not None:
             x[0] = value
-        record = Record(f"r{self.files}", "net", 2, float(self.rows), 0.1, {"x": x.astype(dtype)}, {"y": x[:, 0]})
-        pq.write_table(rows_of([record]), self.folder / f"{self.files:05d}.parquet")
+        records = [
+            Record(
+                f"r{self.files}",
+                "net",
+                2,
+                float(rows[0]),
+                0.1,
+                {"x": x[rows - self.rows].astype(dtype)},
+                {"y": x[rows - self.rows, 0]},
+            )
+            for rows in np.array_split(numbers, requests)
+        ]
+        pq.write_table(rows_of(records), self.folder / f"{self.files:05d}.parquet")
         self.rows += count
         self.files += 1
 
 
-def feed(root: Path, *, size: int, used: Mapping[str, int] | None = None) -> Feed:
-    return Feed(root, SPEC, 2, size, max_age_seconds=60.0, used=dict(used or {}))
+def feed(root: Path, *, size: int, used: Mapping[str, int] | None = None, since: float = 0.0) -> Feed:
+    return Feed(root, SPEC, 2, size, max_age_seconds=60.0, used=dict(used or {}), since=since)
 
 
 def numbers(window: Window) -> list[int]:
@@ -159,3 +172,21 @@ def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     list(live.windows(0.0, most=9))
     assert sorted(live.used) == ["00018.parquet", "00019.parquet"]
     assert live._seen == set(live.used)
+
+
+def test_what_was_asked_before_its_time_is_neither_given_nor_read_again(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path)
+    traffic.add(4)
+    traffic.add(8, requests=4)  # at 4, 6, 8 and 10
+    traffic.add(3)
+    earlier = feed(tmp_path, size=2)
+    used = dict[str, int]()
+    for window in earlier.windows(0.0, most=9):
+        used.update(window.taken)
+    live = feed(tmp_path, size=2, used=used, since=8.0)
+    assert list(live.windows(0.0, most=9)) == []
+    assert live.waiting == 1
+    assert numbers(live.tail(99)) == [8, 9, 10, 11, 12, 13]
+    anew = feed(tmp_path, size=3, since=8.0)
+    assert [numbers(window) for window in anew.windows(0.0, most=9)] == [[8, 9, 10], [11, 12, 13]]
+    assert anew.skipped == 0

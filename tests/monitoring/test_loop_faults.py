@@ -188,6 +188,42 @@ def test_captured_values_that_are_no_numbers_freeze_the_capture(world: World, mo
     assert world.answers() == 2
 
 
+def test_a_version_that_is_released_again_is_watched_anew(world: World, models: Models) -> None:
+    packages = [models.linear(1.0), models.linear(2.0)]
+    world.now -= 1_000.0  # the loop's clock never runs ahead of the journal's
+    deploy(world.client, world.repository, world.spec, packages, capture=capture_of(world))
+    world.look()
+    good = np.ones((1, 4), np.float32)
+    for index in range(150):
+        world.client.infer(MODEL, {"x": np.full_like(good, np.nan) if index % 4 == 0 else good})
+    world.look_until(lambda: bool(world.loop.incidents.open()))
+    (incident,) = world.loop.incidents.open()
+    world.look_until(lambda: world.loop.view.models[0].waiting == 50)
+    run = world.loop.runs.request(MODEL, "re-optimise", "not begun", incident=incident.id, now=world.now)
+
+    for _ in range(2):
+        deploy(world.client, world.repository, world.spec, packages, capture=capture_of(world))
+    world.look()
+    (closed,) = world.loop.incidents.latest(5)
+    assert (closed.id, closed.state, closed.note) == (incident.id, "closed", "version 2 was released again")
+    assert (world.loop.runs.entry(run.id).state, world.launcher.started) == ("dropped", [])
+    (model,) = world.loop.view.models
+    assert (model.version, model.windows, model.waiting, model.evidence["inputs"]) == (2, 0, 0, "unknown")
+
+    for _ in range(60):
+        world.client.infer(MODEL, {"x": good})
+    world.look_until(lambda: world.loop.view.models[0].waiting == 60)
+    # A service that is started again sees the same.
+    world.loop = Loop(world.settings, open_database(world.workspace.database_url), world.launcher)
+    world.look()
+    (model,) = world.loop.view.models
+    assert (model.windows, model.waiting, world.loop.incidents.open()) == (0, 60, ())
+    for _ in range(40):
+        world.client.infer(MODEL, {"x": good})
+    world.look_until(lambda: world.loop.view.models[0].windows == 1)
+    assert world.evidence["inputs"] == "unknown"  # without a baseline; but not broken
+
+
 def test_a_full_capture_disk_does_not_touch_the_answers(world: World, models: Models) -> None:
     # A file where the folder should be: nothing can be written.
     world.workspace.capture.parent.mkdir(parents=True, exist_ok=True)

@@ -146,3 +146,31 @@ def test_a_lease_has_one_holder_and_ends_by_itself(engine: Engine) -> None:
     assert not take_lease(engine, LEASE, "a", now=NOW + 17, seconds=10)
     give_back_lease(engine, LEASE, "b")
     assert take_lease(engine, LEASE, "a", now=NOW + 17, seconds=10)
+
+
+def test_a_run_whose_reason_went_is_dropped_unless_a_process_is_at_it(runs: Runs, launcher: FakeLauncher) -> None:
+    policy = POLICY.model_copy(update={"daily_runs": 1})
+    waiting = runs.request("net", "re-optimise", "test", cause="drift", incident="i", now=NOW)
+    assert runs.drop("i", "released again", now=NOW + 1) is None
+    dropped = runs.entry(waiting.id)
+    assert (dropped.state, dropped.ended, dropped.result and dropped.result.detail) == (
+        "dropped", NOW + 1, "released again",
+    )  # fmt: skip
+    assert runs.hindrance(policy, "net", "drift", now=NOW + 2) is None
+    running = runs.request("net", "re-optimise", "test", cause="drift", incident="j", now=NOW + 2)
+    runs.advance(now=NOW + 2)
+    assert launcher.started == [running.id]
+    assert runs.drop("j", "released again", now=NOW + 3) == running.id
+    assert runs.entry(running.id).state == "running"
+    launcher.states[running.id] = RunState(state="died")
+    assert runs.drop("j", "released again", now=NOW + 4) is None
+    assert runs.advance(now=NOW + 5) == ()
+    assert (launcher.started, runs.under_way()) == ([running.id], None)
+    assert runs.drop("none", "released again", now=NOW + 6) is None
+
+
+def test_refusals_before_the_release_count_no_more(runs: Runs, launcher: FakeLauncher) -> None:
+    for number in range(2):
+        finish(runs, launcher, "refused", now=NOW + 3600 * number)
+    assert runs.hindrance(POLICY, "net", "drift", released=NOW, now=NOW + 7200) is not None
+    assert runs.hindrance(POLICY, "net", "drift", released=NOW + 1, now=NOW + 7200) is None

@@ -85,8 +85,10 @@ def world(tmp_path: Path, engine: Engine) -> World:
     return World(tmp_path / "rows", Labels(engine))
 
 
-def watch(engine: Engine, world: World, baseline: Baseline | None, key: str = "first") -> ReleaseWatch:
-    feed = Feed(world.root, SPEC, 2, WINDOW, 60.0, taken_rows(engine, "net", 2))
+def watch(
+    engine: Engine, world: World, baseline: Baseline | None, key: str = "first", since: float = 0.0
+) -> ReleaseWatch:
+    feed = Feed(world.root, SPEC, 2, WINDOW, 60.0, taken_rows(engine, "net", 2), since)
     kept = None if baseline is None else KeptBaseline(key, baseline)
     return ReleaseWatch(engine, SETTINGS, feed, kept, world.labels, parent)
 
@@ -228,3 +230,30 @@ def test_a_window_whose_judgement_failed_is_judged_at_the_next_look(
     assert (seen.windows, seen.live_accuracy.labelled) == (0, 0)
     assert seen.look(0.0) == 2
     assert (seen.windows, seen.coverage(), seen.labelled_since(0.0)) == (2, 1.0, 2 * WINDOW)
+
+
+def test_a_release_made_again_is_watched_anew_and_that_outlives_the_service(
+    engine: Engine, world: World, baseline: Baseline
+) -> None:
+    before = watch(engine, world, baseline)
+    world.ask(3, shift=0.8, labelled=True, lie=True)
+    before.look(0.0)
+    assert (before.inputs, before.accuracy) == ("drifting", "falling")
+    world.ask(1, shift=0.8)  # captured before the release, and not judged yet
+    released = world.requests + 0.5
+    anew = watch(engine, world, baseline, since=released)
+    assert anew.look(0.0) == 0
+    assert (anew.inputs, anew.accuracy, anew.windows, anew.drifting_since) == ("unknown", "unknown", 0, None)
+    assert anew.coverage() == 0.0
+    world.ask(2, labelled=True)
+    assert anew.look(0.0) == 2
+    after = watch(engine, world, baseline, since=released)
+    after.look(0.0)
+    assert (after.inputs, after.accuracy, after.windows) == ("ok", "ok", 2)
+
+
+def test_a_window_of_nothing_but_broken_records_is_remembered(engine: Engine, world: World, baseline: Baseline) -> None:
+    world.ask(1, shift=np.nan)
+    assert watch(engine, world, baseline, since=0.5).look(50.0) == 1
+    after = watch(engine, world, baseline, since=0.5)
+    assert (after.broken, after.windows) == (True, 1)

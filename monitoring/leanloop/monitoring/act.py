@@ -10,6 +10,7 @@ from leanloop.core.launcher import Kind, RunState
 from leanloop.core.settings import TriggerSettings
 from leanloop.monitoring.incidents import Incident, Incidents, IncidentState
 from leanloop.monitoring.runs import RunEntry, Runs
+from leanloop.monitoring.served import Served
 from leanloop.monitoring.server import Server
 
 MOST_REPAIRS = 5
@@ -35,7 +36,9 @@ class Acts:
     def __post_init__(self) -> None:
         self._repairs: Counter[str] = Counter()
 
-    def act(self, incident: Incident, *, since: float | None, concurrency: int, now: float) -> None:
+    def act(
+        self, incident: Incident, *, since: float | None, concurrency: int, now: float, released: float = 0.0
+    ) -> None:
         """Do what can be done now about an open incident.
 
         Args:
@@ -43,6 +46,7 @@ class Acts:
             since: Unix time from which on live records are fresh; None takes all that are kept.
             concurrency: Requests under way at the same time.
             now: Unix time.
+            released: Unix time of the release; what was refused before it counts no more.
         """
         if incident.state in ("acting", "paged"):
             return
@@ -62,9 +66,27 @@ class Acts:
             case "repair the server":
                 self._repair(incident, now)
             case "re-tune" | "re-optimise" | "fine-tune and re-optimise" as kind:
-                self._run(incident, kind, since, concurrency, now)
+                self._run(incident, kind, since, concurrency, released, now)
             case "nothing":
                 raise ValueError(f"an incident always asks for something: {incident.id}")
+
+    def begin_anew(self, served: Served, *, now: float) -> None:
+        """Close what was wrong before the release that serves, and drop runs for it that no process is at.
+
+        The incident that led to the release itself ends with its run. Another run that is at work goes on: what it
+        finds must be better than what serves by then.
+
+        Args:
+            served: What serves; calling it again for the same release changes nothing.
+            now: Unix time.
+        """
+        by = None if served.rollout is None else served.rollout.incident
+        for incident in self.incidents.open(served.model):
+            if incident.opened < served.since and incident.id != by:
+                again = " again" if incident.version == served.version else ""
+                note = f"version {served.version} was released{again}"
+                run = self.runs.drop(incident.id, note, now=now)
+                self._note(incident, "closed", note if run is None else f"{note}; run {run} goes on", now)
 
     def settle(self, *, now: float) -> None:
         """Write down how the runs ended that incidents wait for: such an incident is closed, or goes on.
@@ -105,13 +127,15 @@ class Acts:
             return
         self._note(incident, "open", f"reloaded {count} times", now)
 
-    def _run(self, incident: Incident, kind: Kind, since: float | None, concurrency: int, now: float) -> None:
+    def _run(
+        self, incident: Incident, kind: Kind, since: float | None, concurrency: int, released: float, now: float
+    ) -> None:
         under_way = self.runs.under_way()
         if under_way is not None and under_way.request.incident == incident.id:
             # A service that died wrote the run down, but not here.
             self._note(incident, "acting", f"run {under_way.request.id}", now)
             return
-        hindrance = self.runs.hindrance(self.policy, incident.model, incident.cause, now=now)
+        hindrance = self.runs.hindrance(self.policy, incident.model, incident.cause, released=released, now=now)
         if hindrance is not None:
             state: IncidentState = "paged" if hindrance.final else "open"
             self._note(incident, state, f"no run: {hindrance.reason}", now)

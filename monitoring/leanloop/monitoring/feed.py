@@ -71,6 +71,7 @@ class Feed:
         size: Rows per window.
         max_age_seconds: Of a window's first row, before the window is given although it is not full.
         used: Rows of each file that went into windows, by file name; kept up to date.
+        since: Unix time of the release: what was asked before is none of its rows.
         skipped: Windows that were passed over, since more came than was asked for.
     """
 
@@ -80,6 +81,7 @@ class Feed:
     size: int
     max_age_seconds: float
     used: dict[str, int]
+    since: float = 0.0
     skipped: int = 0
     _files: deque[_File] = field(default_factory=deque)
     _seen: set[str] = field(default_factory=set)
@@ -116,7 +118,9 @@ class Feed:
                 break
             used = self.used.get(path.name, 0)
             if used:
-                first = max(0, used - missing)
+                first = max(self._earlier(path), used - missing)
+                if first >= used:
+                    break  # older files hold nothing else either
                 tables.insert(0, pq.read_table(path, partitioning=None).slice(first, used - first))
         return _window(tables, self.spec, {})
 
@@ -138,7 +142,17 @@ class Feed:
             rows, used = pq.read_metadata(path).num_rows, self.used.get(path.name, 0)
             self._seen.add(path.name)
             if used < rows:
+                used = max(used, self._earlier(path))
+            if used < rows:
                 self._files.append(_File(path, rows, used))
+
+    def _earlier(self, path: Path) -> int:
+        """Leading rows of a file that were asked before the release."""
+        if not self.since:
+            return 0
+        times = pq.read_table(path, columns=["time"], partitioning=None).column("time").to_numpy()
+        earlier = np.flatnonzero(times < self.since)
+        return int(earlier[-1]) + 1 if len(earlier) else 0
 
     def _first_time(self) -> float:
         first = self._files[0]

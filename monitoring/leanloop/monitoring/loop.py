@@ -255,6 +255,10 @@ class Loop:
         last = next(iter(self.runs.entries(most=1)), None)
         return last is not None and (last.ended is None or now < last.ended + self._burn_seconds)
 
+    def _burnt_before(self, served: Served, now: float) -> bool:
+        """Whether alerts may still be about what a version did before it was released again."""
+        return served.again and now < served.since + self._burn_seconds
+
     def _forget_all_but(self, models: Collection[str]) -> None:
         for gone in self._watched.keys() | self._views.keys():
             if gone not in models:
@@ -265,22 +269,28 @@ class Loop:
     def _look_at(self, model: str, probe: Probe, burning: Collection[str] | None, now: float) -> None:
         if self.server.journal.interrupted(model):
             return  # what serves is just being switched
-        watched = self._follow(model)
+        watched = self._follow(model, now)
         if watched is not None:
             self._views[model] = portray(self._look(watched, probe, burning, now))
 
-    def _follow(self, model: str) -> Watched | None:
+    def _follow(self, model: str, now: float) -> Watched | None:
         """What watches the release that serves now: one that is new gets a watch of its own."""
         known = self._watched.get(model)
         settled = known is not None and known.served.release is not None
-        if known is not None and settled and self.server.repository.config(model) == known.served.config:
+        if (
+            known is not None
+            and settled
+            and self.server.repository.config(model) == known.served.config
+            and self.server.rollout(known.served) == known.served.rollout
+        ):
             return known  # the store need not be asked at every look
-        served = read_served(self.server.repository, self._workspace.store, model)
+        served = read_served(self.server.repository, self.server.journal, self._workspace.store, model)
         if served is None:
             return None
         if known is not None and known.served.key == served.key:
             known.served = served
             return known
+        self.acts.begin_anew(served, now=now)
         self._watched[model] = Watched(served, self._new_watch(served))
         log.info("%s: version %d is watched", model, served.version)
         return self._watched[model]
@@ -294,6 +304,7 @@ class Loop:
             settings.window,
             settings.window_minutes * 60,
             taken_rows(self._engine, served.model, served.version),
+            served.since,
         )
 
         def ask_parent(inputs: Arrays) -> np.ndarray | None:
@@ -309,8 +320,8 @@ class Loop:
         rollout = self.server.rollout(served)
         findings = watched.findings(
             baking=rollout is not None and rollout.state == "promoted",
-            latency_burns=None if burning is None else served.model in burning,
-            revision_refused=self._revision_refused(served.model, served.version),
+            latency_burns=None if burning is None or self._burnt_before(served, now) else served.model in burning,
+            revision_refused=self._revision_refused(served),
         )
         evidence = evidence_of(findings, self._settings.monitoring.trigger, now)
         row = diagnose(evidence)
@@ -352,18 +363,21 @@ class Loop:
         self.explainer.explain(name, watch.baseline, watch.last_window, output, watch.newest_labels())
         return True
 
-    def _revision_refused(self, model: str, version: int) -> bool:
+    def _revision_refused(self, served: Served) -> bool:
         """Whether the newest fine-tuning for this release was refused."""
-        last = next((run for run in self.runs.entries(model) if run.request.kind == "fine-tune and re-optimise"), None)
+        last = next(
+            (run for run in self.runs.entries(served.model) if run.request.kind == "fine-tune and re-optimise"), None
+        )
         if last is None or last.state != "refused":
             return False
-        incidents = {one.id: one.version for one in self.incidents.latest(50, model)}
-        return incidents.get(last.request.incident or "") == version
+        of_this = (one for one in self.incidents.latest(50, served.model) if one.opened >= served.since)
+        return {one.id: one.version for one in of_this}.get(last.request.incident or "") == served.version
 
     def _act(self, incident: Incident, watched: Watched, now: float) -> None:
         since, concurrency = watched.watch.drifting_since, watched.traffic.concurrency
+        released = watched.served.since
         try:
-            self.acts.act(incident, since=since, concurrency=concurrency, now=now)
+            self.acts.act(incident, since=since, released=released, concurrency=concurrency, now=now)
         except LeanloopError as error:
             log.error("incident %s: %s", incident.id, error)
             self.incidents.change(incident.id, "open", f"{incident.action} failed: {error.what}", now=now)

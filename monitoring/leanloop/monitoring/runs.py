@@ -29,7 +29,7 @@ MOST_ATTEMPTS = 2
 
 _DAY = 24 * 3600.0
 
-_Ledger = Literal["requested", "running", "released", "refused", "failed"]
+_Ledger = Literal["requested", "running", "released", "refused", "failed", "dropped"]
 _UNDER_WAY: tuple[_Ledger, ...] = ("requested", "running")
 
 
@@ -40,7 +40,7 @@ class RunEntry:
     Attributes:
         request: What was asked.
         cause: Diagnosed; empty when a person asked.
-        state: ``requested`` until its process was seen.
+        state: ``requested`` until its process was seen; ``dropped`` when its reason went before it had ended.
         requested: Unix time.
         ended: Unix time; None while it is under way.
         attempts: How often it was started.
@@ -75,7 +75,9 @@ class Runs:
     def __init__(self, engine: Engine, launcher: Launcher) -> None:
         self._engine, self._launcher = engine, launcher
 
-    def hindrance(self, policy: TriggerSettings, model: str, cause: str, *, now: float) -> Hindrance | None:
+    def hindrance(
+        self, policy: TriggerSettings, model: str, cause: str, *, now: float, released: float = 0.0
+    ) -> Hindrance | None:
         """Why the loop may not start a run by itself; None when it may.
 
         Args:
@@ -83,12 +85,13 @@ class Runs:
             model: Name of the model.
             cause: Of the incident.
             now: Unix time.
+            released: Unix time of the release that serves: refusals before it count no more.
         """
         if not policy.automatic:
             return Hindrance("repairs by itself are switched off (monitoring.trigger.automatic)", final=True)
-        past = [entry for entry in self.entries(model) if entry.request.incident is not None]
+        past = [one for one in self.entries(model) if one.request.incident is not None and one.state != "dropped"]
         last = next((entry for entry in past if entry.ended is not None), None)
-        if _refused_in_a_row(past, cause) >= policy.rejections:
+        if _refused_in_a_row([one for one in past if one.requested >= released], cause) >= policy.rejections:
             return Hindrance(f"{policy.rejections} runs for this cause brought nothing better", final=True)
         today = sum(entry.requested > now - _DAY for entry in past)
         if today >= policy.daily_runs:
@@ -181,6 +184,28 @@ class Runs:
         self._change(run, state=found.state, ended=now, result=found.model_dump(mode="json"))
         give_back_lease(self._engine, LEASE, run)
         return self.entry(run)
+
+    def drop(self, incident: str, reason: str, *, now: float) -> str | None:
+        """End the run for an incident that has gone, unless a process is at it.
+
+        Args:
+            incident: That the run was asked for.
+            reason: For people.
+            now: Unix time.
+
+        Returns:
+            The run that a process is at: it goes on, to its end.
+        """
+        entry = self.newest_for(incident)
+        if entry is None or entry.state not in _UNDER_WAY:
+            return None
+        run, state = entry.request.id, self._launcher.look(entry.request.id).state
+        if state not in ("absent", "died"):
+            return run if state == "running" else None
+        result = RunState(state="failed", detail=reason)
+        self._change(run, state="dropped", ended=now, result=result.model_dump(mode="json"))
+        give_back_lease(self._engine, LEASE, run)
+        return None
 
     def _change(self, run: str, **values: object) -> None:
         with Session(self._engine) as session, session.begin():

@@ -10,7 +10,7 @@ from leanloop.core.contracts import Release
 from leanloop.core.releases import ORIGINAL, baseline_key, release_of
 from leanloop.core.store import Store
 from leanloop.monitoring.judge import Baseline
-from leanloop.serving import ModelConfig, ModelRepository
+from leanloop.serving import Journal, ModelConfig, ModelRepository, Rollout
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,16 @@ class Served:
         parent: Loaded version that holds the original of the champion; None when it is not loaded, or is
             the champion itself.
         release: By which the champion came; None when the store knows none.
+        rollout: By which it serves; None when the journal knows none.
+        again: Whether the same version was released before.
     """
 
     config: ModelConfig
     artifact_id: str
     parent: int | None
     release: Release | None
+    rollout: Rollout | None
+    again: bool
 
     @property
     def model(self) -> str:
@@ -41,9 +45,16 @@ class Served:
         return max(self.config.versions)
 
     @property
-    def key(self) -> tuple[str, int, str, str]:
-        """Changes when something else serves, or its release has come to be known."""
-        return self.model, self.version, self.artifact_id, "" if self.release is None else self.release.created
+    def since(self) -> float:
+        """Unix time from which on its answers count: of its promotion, and 0 when the journal knows none."""
+        steps = () if self.rollout is None else self.rollout.transitions
+        return next((step.at.timestamp() for step in steps if step.state in ("promoted", "baked")), 0.0)
+
+    @property
+    def key(self) -> tuple[str, int, str, float, str]:
+        """Changes when something else serves, the same was released again, or its release has come to be known."""
+        created = "" if self.release is None else self.release.created
+        return self.model, self.version, self.artifact_id, self.since, created
 
     @property
     def capacity(self) -> float:
@@ -52,7 +63,7 @@ class Served:
         return max((row.throughput for row in rows if row.version == self.version), default=0.0)
 
 
-def read_served(repository: ModelRepository, store: Store, model: str) -> Served | None:
+def read_served(repository: ModelRepository, journal: Journal, store: Store, model: str) -> Served | None:
     """What serves under a name; None when nothing does."""
     config = repository.config(model)
     if config is None:
@@ -65,6 +76,8 @@ def read_served(repository: ModelRepository, store: Store, model: str) -> Served
         artifact_id=artifacts[champion],
         parent=max(originals, default=None),
         release=release_of(store, model, champion),
+        rollout=journal.serving(model, champion),
+        again=sum(one.version == champion for one in journal.history(model)) > 1,
     )
 
 

@@ -72,7 +72,7 @@ def _falls(state: Falling) -> bool | None:
 
 
 class ReleaseWatch:
-    """What is known of one release.
+    """What is known of one release; one that is made again is watched anew, from the time of its feed on.
 
     Args:
         engine: Of `leanloop.monitoring.database.open_database`.
@@ -114,6 +114,7 @@ class ReleaseWatch:
         wanted = (
             select(WindowRow)
             .where(WindowRow.model == self.feed.spec.name, WindowRow.version == self.feed.version)
+            .where(WindowRow.first_time >= self.feed.since)
             .order_by(WindowRow.id)
         )
         with Session(self._engine) as session:
@@ -130,12 +131,12 @@ class ReleaseWatch:
         """Judge the windows that are due at a Unix time; returns how many."""
         judged = 0
         for window in self.feed.windows(now, most=MOST_PER_LOOK):
-            self._judge(window)
+            self._judge(window, now)
             judged += 1
         self._recent.refresh()
         return judged
 
-    def _judge(self, window: Window) -> None:
+    def _judge(self, window: Window, now: float) -> None:
         output = self._output(window)
         verdict, flags = None, Flags(None, None, None, broken=window.broken > 0)
         if len(window):
@@ -143,7 +144,7 @@ class ReleaseWatch:
             if self.baseline is not None:
                 verdict = judge(self.baseline, window.inputs, output, self._settings, parent=self._parent(window))
                 flags = Flags.of(verdict, window.broken)
-        first, last = (float(window.times[0]), float(window.times[-1])) if len(window) else (0.0, 0.0)
+        first, last = (float(window.times[0]), float(window.times[-1])) if len(window) else (now, now)
         self._keep(window, verdict, flags, first, last)
         # It is written down: what follows must not fail, or the window would be given again.
         if len(window):
