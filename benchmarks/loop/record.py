@@ -17,7 +17,8 @@ from leanloop.pipelines.demo.shifts import Shift, drawn, shifted
 from leanloop.serving.capture_format import SUFFIX, Capture, Record
 
 WINDOW = 500
-START = 1_800_000_000.0
+START = 4_000_000_000.0
+"""Later than any clock: what is asked before a release was promoted is none of its requests."""
 LOOK_SECONDS = 10.0
 PACES = (30.0, 60.0, 120.0)
 """Seconds until so many records are captured that a window is full."""

@@ -90,7 +90,9 @@ class KeptBaseline:
 
 
 def read_baseline(store: Store, served: Served) -> KeptBaseline | None:
-    """The newest baseline of the champion; None when none was kept.
+    """The newest baseline of the champion, of those since its release; None when none was kept.
+
+    What an earlier life of the same version came to take for normal counts no more.
 
     Raises:
         StoreError: It is damaged.
@@ -100,6 +102,8 @@ def read_baseline(store: Store, served: Served) -> KeptBaseline | None:
     first = baseline_key(served.release.bundle_digest, served.artifact_id)
     newest = store.get_json(f"{first}.json")
     key = first if newest is None else str(newest["key"])
+    if key != first and int(key.removeprefix(f"{first}-")) < int(served.since):
+        key = first
     with tempfile.TemporaryDirectory(prefix="leanloop-baseline-") as name:
         folder = Path(name) / "baseline"
         return KeptBaseline(key, Baseline.load(folder)) if store.get_folder(key, folder) else None
