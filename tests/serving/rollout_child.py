@@ -6,21 +6,21 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leanloop.serving import Journal, ModelConfig, ModelRepository, Rollout, TritonClient, promote, roll_back
+from leanloop.serving import Journal, ModelRepository, Rollout, TritonClient, promote, roll_back
+from leanloop.serving.model_config import FILE_NAME
 from tests.serving.conftest import CHOICE, Models, linear_spec
 
 
-def kill_when(owner: type, method: str, moment: Any, *, before: bool) -> None:
+def kill_after(owner: type, method: str, moment: Callable[..., bool]) -> None:
     original = getattr(owner, method)
 
-    def watched(self: Any, *arguments: Any) -> Any:
-        if before and moment(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-        done = original(self, *arguments)
-        if not before and moment(self):
+    def watched(*arguments: Any) -> Any:
+        done = original(*arguments)
+        if moment(*arguments):
             os.kill(os.getpid(), signal.SIGKILL)
         return done
 
@@ -29,12 +29,17 @@ def kill_when(owner: type, method: str, moment: Any, *, before: bool) -> None:
 
 def main(job: dict[str, Any]) -> None:
     moment = job["moment"]
-    if moment == "configured":
-        kill_when(ModelConfig, "save", lambda _: True, before=False)
-    elif moment == "loaded":
-        kill_when(TritonClient, "load", lambda _: True, before=False)
+
+    def appeared(_: Path, target: Path) -> bool:
+        if moment == "configured":
+            return target.name == FILE_NAME
+        return target.name == Rollout.filename and Rollout.load(target.parent).state == moment
+
+    if moment == "loaded":
+        kill_after(TritonClient, "load", lambda *_: True)
     else:
-        kill_when(Rollout, "save", lambda rollout: rollout.state == moment, before=False)
+        # All files get their names by this call, once they are whole.
+        kill_after(Path, "replace", appeared)
     repository = ModelRepository(Path(job["repository"]))
     journal = Journal(repository.root.parent)
     models = Models(Path(job["packages"]))
@@ -46,7 +51,7 @@ def main(job: dict[str, Any]) -> None:
         packages = [models.linear(1.0), models.linear(3.0)]
         with journal.begin(spec.name, "challenger") as rollout:
             for state in ("validated", "shadowed"):
-                rollout = journal.move(rollout, state)  # type: ignore[arg-type]
+                rollout = journal.move(rollout, state)
             promote(client, repository, journal, rollout, spec, packages, CHOICE)
 
 

@@ -19,7 +19,7 @@ The states, and what each may become:
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from leanloop.core.errors import ServingError
 from leanloop.core.files import inside
 from leanloop.core.names import check_name
 from leanloop.core.settings import Name
+from leanloop.serving.durable import write_in_turn
 from leanloop.serving.golden import Golden
 from leanloop.serving.model_config import ModelConfig
 from leanloop.serving.shadow import ShadowResult
@@ -218,13 +219,22 @@ class Journal:
         now = Rollout.load(self._path(rollout))
         return self.move(now, "discarded", reason) if now.state in IN_STAGE else None
 
-    def move(self, rollout: Rollout, state: State, reason: str = "", **changes: object) -> Rollout:
+    def move(
+        self,
+        rollout: Rollout,
+        state: State,
+        reason: str = "",
+        *,
+        then: Mapping[Path, str] | None = None,
+        **changes: object,
+    ) -> Rollout:
         """Write the next state.
 
         Args:
             rollout: Which one; what the disk says about it counts.
             state: The next state.
             reason: Why.
+            then: Text files that appear right after it, by path; one flush of the disk serves them all.
             changes: Fields of `Rollout` to set with it.
 
         Raises:
@@ -240,16 +250,32 @@ class Journal:
                     fix=f"It can become {', '.join(_NEXT[now.state]) or 'nothing else'}.",
                 )
             step = Transition(state=state, at=datetime.now(UTC), reason=reason)
-            return self._write(now, {**changes, "transitions": (*now.transitions, step)})
+            return self._write(now, {**changes, "transitions": (*now.transitions, step)}, then)
+
+    def capture_into(self, folder: Path) -> None:
+        """Let what interrupted rollouts may still serve capture into a folder; see `ModelRepository.capture_into`."""
+        for model in self.models():
+            for rollout in self.history(model):
+                if rollout.state in INTERRUPTED:
+                    with self._writing(model):
+                        now = Rollout.load(self._path(rollout))
+                        configs = {name: getattr(now, name) for name in ("before", "after", "back")}
+                        self._write(
+                            now, {name: one.capturing_into(folder) for name, one in configs.items() if one is not None}
+                        )
 
     def name_release(self, rollout: Rollout, key: str) -> Rollout:
         """Write down under which key of the store its release is."""
         with self._writing(rollout.model):
             return self._write(Rollout.load(self._path(rollout)), {"release": key})
 
-    def _write(self, rollout: Rollout, changes: dict[str, object]) -> Rollout:
+    def _write(self, rollout: Rollout, changes: dict[str, object], then: Mapping[Path, str] | None = None) -> Rollout:
         changed = Rollout.model_validate(dict(rollout) | changes)
-        changed.save(self._path(rollout))
+        folder = self._path(rollout)
+        if then is None:
+            changed.save(folder)
+        else:
+            write_in_turn({folder / Rollout.filename: changed.model_dump_json(indent=2), **then})
         return changed
 
     def _clear(self, history: tuple[Rollout, ...]) -> None:

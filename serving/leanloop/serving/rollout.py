@@ -11,7 +11,7 @@ from leanloop.core.errors import ServingError
 from leanloop.core.settings import ServingSettings
 from leanloop.serving.client import TritonClient
 from leanloop.serving.journal import INTERRUPTED, Journal, Rollout, State
-from leanloop.serving.model_config import ModelConfig
+from leanloop.serving.model_config import FILE_NAME, ModelConfig
 from leanloop.serving.promote import (
     FLOOR,
     finish_promotion,
@@ -75,10 +75,14 @@ def roll_back(
             )
         back = _way_back(repository, journal, rollout, config, to)
         former = rollout.state
+        at_once = _at_once(back, config)
         changes = {} if incident is None else {"incident": incident}
-        rollout = journal.move(rollout, "rolling_back", reason, back=back, **changes)
+        # What is meant appears before what is done, but the clients wait for one flush of the disk only.
+        switch = {repository.folder(model) / FILE_NAME: at_once.render()}
+        rollout = journal.move(rollout, "rolling_back", reason, then=switch, back=back, **changes)
         try:
-            return _finish_roll_back(client, repository, journal, rollout, started)
+            _load(client, journal, at_once)
+            return _end_roll_back(client, repository, journal, rollout, at_once, started)
         except BaseException as error:
             _stay(client, repository, journal, rollout, config, former, error)
             raise
@@ -232,15 +236,22 @@ def _way_back(
     return back
 
 
-def _finish_roll_back(
-    client: TritonClient, repository: ModelRepository, journal: Journal, rollout: Rollout, started: float
+def _at_once(back: ModelConfig, served: ModelConfig) -> ModelConfig:
+    """What switches in milliseconds: with the instances and batching of the moment Triton loads nothing anew."""
+    return back.model_copy(update={"choice": served.choice})
+
+
+def _end_roll_back(
+    client: TritonClient,
+    repository: ModelRepository,
+    journal: Journal,
+    rollout: Rollout,
+    at_once: ModelConfig,
+    started: float,
 ) -> Rollout:
-    assert rollout.back is not None, "a roll-back names what shall serve"
-    back, served = rollout.back, repository.served(rollout.model)
-    at_once = back.model_copy(update={"choice": served.choice})
-    _serve(client, repository, journal, at_once)
     milliseconds = (time.perf_counter() - started) * 1e3
-    reason = rollout.reason
+    back, reason = rollout.back, rollout.reason
+    assert back is not None, "a roll-back names what shall serve"
     if back != at_once:
         try:
             _serve(client, repository, journal, back)
@@ -267,9 +278,13 @@ def _stay(
 def _mend(client: TritonClient, repository: ModelRepository, journal: Journal, rollout: Rollout) -> Mended:
     try:
         if rollout.state == "rolling_back":
-            return Mended(
-                _finish_roll_back(client, repository, journal, rollout, time.perf_counter()), "finished the roll-back"
-            )
+            assert rollout.back is not None, "a roll-back names what shall serve"
+            started = time.perf_counter()
+            # The crash came before or after the switch was written.
+            at_once = _at_once(rollout.back, repository.served(rollout.model))
+            _serve(client, repository, journal, at_once)
+            done = _end_roll_back(client, repository, journal, rollout, at_once, started)
+            return Mended(done, "finished the roll-back")
         if repository.config(rollout.model) == rollout.after:
             done = finish_promotion(client, repository, journal, rollout, "finished after a crash")
             return Mended(done, "finished the promotion")
@@ -282,6 +297,10 @@ def _mend(client: TritonClient, repository: ModelRepository, journal: Journal, r
 
 def _serve(client: TritonClient, repository: ModelRepository, journal: Journal, config: ModelConfig) -> None:
     config.save(repository.folder(config.spec.name))
+    _load(client, journal, config)
+
+
+def _load(client: TritonClient, journal: Journal, config: ModelConfig) -> None:
     client.load(config.spec.name)
     verify_champion(client, journal, config.spec.name, max(config.versions))
 
