@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from leanloop.core.errors import LeanloopError, ServingError
-from leanloop.serving import ModelRepository
-from tests.serving.conftest import linear_spec
+from leanloop.serving import CaptureChoice, ModelConfig, ModelRepository
+from tests.serving.conftest import CHOICE, linear_spec
 
 SPEC = linear_spec("m")
 
@@ -62,3 +62,26 @@ def test_torch_models_are_not_served(repository, models):
     files = package.files.model_copy(update={"runtime": "pytorch"})
     with pytest.raises(ServingError, match="onnxruntime and openvino"):
         repository.place(SPEC, replace(package, files=files), 1)
+
+
+def test_models_of_another_place_capture_into_this_one(repository, tmp_path):
+    there, here = tmp_path / "gone" / "capture", tmp_path / "capture"
+    for name, folder in (("moved", there), ("right", here), ("none", None)):
+        capture = None if folder is None else CaptureChoice(folder=str(folder), rate=0.5, quota_bytes=7)
+        ModelConfig(spec=linear_spec(name), versions=(1, 2), choice=CHOICE, capture=capture).save(
+            repository.folder(name)
+        )
+    before = {name: repository.served(name) for name in ("moved", "right", "none")}
+    damaged = repository.folder("damaged") / "config.pbtxt"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    assert repository.capture_into(here) == {"moved": str(there)}
+    after = repository.served("moved")
+    assert after.capture == CaptureChoice(folder=str(here), rate=0.5, quota_bytes=7)
+    assert after.model_copy(update={"capture": None}) == before["moved"].model_copy(update={"capture": None})
+    assert {name: repository.served(name) for name in ("right", "none")} == {
+        name: before[name] for name in ("right", "none")
+    }
+    assert damaged.read_text() == "{"
+    assert repository.capture_into(here) == {}
+    assert not there.exists()

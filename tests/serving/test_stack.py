@@ -9,7 +9,19 @@ import pytest
 
 from leanloop.core.errors import ServingError
 from leanloop.core.settings import ServingSettings
-from leanloop.serving import ModelConfig, Ports, ProcessId, StackState, connect, down, repository, status, up
+from leanloop.serving import (
+    CaptureChoice,
+    Journal,
+    ModelConfig,
+    Ports,
+    ProcessId,
+    StackState,
+    connect,
+    down,
+    repository,
+    status,
+    up,
+)
 from tests.serving.conftest import CHOICE, QUERIES, deploy, linear_spec
 
 
@@ -65,6 +77,29 @@ def test_up_status_down(settings, folder, models):
         assert client.answer("m", {"x": QUERIES}).version == 2
     assert down(folder)
     assert not down(folder)
+
+
+def test_a_stack_that_was_moved_captures_into_its_new_place(settings, folder, models, tmp_path):
+    there, served, journal = tmp_path / "gone" / "capture", repository(settings, folder), Journal(folder)
+    spec = linear_spec("m")
+    for factor in (1.0, 2.0):
+        served.place(spec, models.linear(factor), CHOICE.threads)
+    capture = CaptureChoice(folder=str(there), rate=1.0, quota_bytes=1 << 20)
+    config = ModelConfig(spec=spec, versions=(1,), choice=CHOICE, capture=capture)
+    config.save(served.folder("m"))
+    with journal.begin("m", "half") as rollout:
+        # Its process died right after it had written what shall serve, and before it was loaded.
+        rollout = journal.move(rollout, "validated")
+        after = config.model_copy(update={"versions": (1, 2)})
+        journal.move(rollout, "promoting", version=2, before=config, after=after)
+        after.save(served.folder("m"))
+    up(settings, folder)
+    assert journal.history("m")[-1].state == "baked"
+    with connect(settings, folder) as client:
+        assert client.answer("m", {"x": QUERIES}).version == 2
+    down(folder)
+    assert len(list((folder / "capture").glob("*.segment"))) == 1
+    assert not there.exists()
 
 
 def test_other_ports_than_the_running_ones_are_refused(settings, folder):

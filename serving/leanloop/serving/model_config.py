@@ -110,6 +110,12 @@ class ModelConfig(Record):
             message.parameters["capture"].string_value = self.capture.model_dump_json()
         return str(text_format.MessageToString(message))
 
+    def capturing_into(self, folder: Path) -> Self:
+        """The same, keeping requests in another folder if it keeps any."""
+        if self.capture is None:
+            return self
+        return self.model_copy(update={"capture": self.capture.model_copy(update={"folder": str(folder)})})
+
     def save(self, folder: Path) -> None:
         """Write ``config.pbtxt`` into the model's folder, atomically."""
         write_text(folder / FILE_NAME, self.render())

@@ -106,6 +106,29 @@ class ModelRepository:
             )
         return config
 
+    def capture_into(self, folder: Path) -> dict[str, str]:
+        """Let models that capture into another folder capture into this one, from their next load on.
+
+        Configurations name the folder whole, so in a workspace that was moved or copied they name one of the old place.
+
+        Args:
+            folder: Where the requests of all models go.
+
+        Returns:
+            Where each changed model captured into, by model.
+        """
+        changed: dict[str, str] = {}
+        with self.locked():
+            for model in self.models():
+                try:
+                    config = self.served(model)
+                except ServingError:
+                    continue  # it cannot be loaded either, and the server keeps the reason
+                if config.capture is not None and config.capture.folder != str(folder):
+                    changed[model] = config.capture.folder
+                    config.capturing_into(folder).save(self.folder(model))
+        return changed
+
     def runtime(self, model: str, version: int) -> dict[str, Any]:
         """The version's ``runtime.json``: artifact, runtime, file, precision, threads, hints and tensors."""
         document: dict[str, Any] = read_json(self.folder(model) / str(version) / _RUNTIME_FILE)

@@ -100,6 +100,19 @@ def connect(settings: ServingSettings, folder: Path, protocol: Protocol = "grpc"
     )
 
 
+def capture_here(settings: ServingSettings, folder: Path) -> dict[str, str]:
+    """Let the models of a stack that was moved or copied capture into it; `up` and `run` do the same.
+
+    Returns:
+        Where each changed model captured into, by model; none while Triton runs, which was started so.
+    """
+    with locked(folder):
+        state = _state(folder)
+        if state is not None and is_live(state.http_url):
+            return {}
+        return _capture_here(repository(settings, folder), folder)
+
+
 def up(settings: ServingSettings, folder: Path) -> StackState:
     """Start Triton with all models of the repository, unless it runs already.
 
@@ -244,7 +257,14 @@ def _start(server: TritonServer, settings: ServingSettings, folder: Path) -> Sta
     return state
 
 
+def _capture_here(models: ModelRepository, folder: Path) -> dict[str, str]:
+    here = folder.absolute() / "capture"
+    Journal(folder).capture_into(here)
+    return models.capture_into(here)
+
+
 def _load_all(settings: ServingSettings, folder: Path, models: ModelRepository) -> None:
+    _capture_here(models, folder)
     with connect(settings, folder) as client:
         for model in models.models():
             # One that fails must not keep the others from serving: the server keeps the reason, `status` tells it.

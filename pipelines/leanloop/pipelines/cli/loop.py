@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from leanloop.pipelines.cli.common import DEFAULT_PARAMS, Override, Params, console, project_of, read_settings
-from leanloop.pipelines.cli.serving import versions_table
+from leanloop.pipelines.cli.serving import capture_here, versions_table
 
 if TYPE_CHECKING:
     from leanloop.monitoring.stack import ProgramStatus
@@ -31,6 +31,8 @@ def up(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     from leanloop.monitoring import stack
 
     settings = read_settings(params, override)
+    if settings.serving.autostart:
+        capture_here(settings)
     with console.status("Starting the stack"):
         programs = stack.up(settings, project_of(params))
     console.print(_programs_table(programs))

@@ -11,6 +11,7 @@ from rich.table import Table
 from leanloop.pipelines.cli.common import DEFAULT_PARAMS, Override, Params, console, read_settings
 
 if TYPE_CHECKING:
+    from leanloop.core.settings import Settings
     from leanloop.serving import StackStatus
 
 serve = typer.Typer(no_args_is_help=True)
@@ -28,6 +29,7 @@ def up(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     from leanloop.serving import stack
 
     settings = read_settings(params, override)
+    capture_here(settings)
     with console.status("Starting Triton"):
         state = stack.up(settings.serving, Workspace(settings).serving)
     console.print(f"Triton serves at http://{state.http_url} and grpc {state.grpc_url} (process {state.pid}).")
@@ -72,6 +74,20 @@ def status(params: Params = DEFAULT_PARAMS, override: Override = None) -> None:
     console.print(versions_table(found))
     if not all(version.answers for version in found.versions):
         sys.exit(1)
+
+
+def capture_here(settings: Settings) -> None:
+    """Let the models of a workspace that was moved or copied capture into it, and say so."""
+    from leanloop.core.workspace import Workspace
+    from leanloop.serving import stack
+
+    workspace = Workspace(settings)
+    for model, before in stack.capture_here(settings.serving, workspace.serving).items():
+        console.print(
+            f"The workspace was moved: requests of {model} are captured into {workspace.capture}, not {before}.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def versions_table(found: StackStatus) -> Table:
