@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +108,7 @@ def tell_story(
     rate: float,
     label_delay: float,
     quiet_windows: int = 3,
+    calm_seconds: float = 300.0,
     most_seconds: float = 1200.0,
     seed: int = 0,
 ) -> Story:
@@ -122,15 +123,18 @@ def tell_story(
         rate: Requests per second.
         label_delay: Seconds until an answer's label is told.
         quiet_windows: Judged before the shift, and after the repair.
-        most_seconds: The story must have ended by then.
+        calm_seconds: What an earlier story left under way must have ended so long after the beginning, under clean
+            traffic.
+        most_seconds: The story must have ended so long after that.
         seed: Of order and noise.
 
     Raises:
-        ServingError: There was an incident without a shift, or no recovery in time; the message tells how far it came.
+        ServingError: The loop did not become calm, there was an incident without a shift, or no recovery in time; the
+            message tells how far it came.
     """
     client = ServiceClient(settings)
     started = time.monotonic()
-    deadline = started + most_seconds
+    deadline = started + calm_seconds + most_seconds
     flow = _Flow(Traffic(settings, samples, rate=rate, label_delay=label_delay, seed=seed), rate)
 
     def now() -> float:
@@ -139,20 +143,26 @@ def tell_story(
     def wait(what: str, until: Callable[[ModelView], bool]) -> ModelView:
         while True:
             flow.check()
-            model = next(one for one in client.status().models if one.model == samples.model)
-            if until(model):
+            model = next((one for one in client.status().models if one.model == samples.model), None)
+            if model is not None and until(model):
                 return model
             if time.monotonic() > deadline:
                 raise ServingError(
                     "The story did not end in time.",
                     where=what,
-                    value=f"{model.diagnosis}: {model.action}; {[one.note for one in model.incidents]}",
+                    value=model and f"{model.diagnosis}: {model.action}; {[one.note for one in model.incidents]}",
                     fix="See `leanloop status` and the log of the service in the workspace's monitoring/logs.",
                 )
             time.sleep(_POLL_SECONDS)
 
     with flow.running():
-        first = wait("waiting for the service", lambda model: model.version > 0)
+        first = await_calm(
+            lambda: wait("waiting for the service", lambda _: True),
+            lambda: client.runs(samples.model),
+            lambda text: tell(now(), text),
+            calm_seconds,
+        )
+        deadline, flow.chapter = time.monotonic() + most_seconds, Chapter(flow.chapter.name)
         tell(now(), f"version {first.version} of {samples.model} serves; quiet traffic, {rate:g} requests per second")
         quiet = wait("quiet traffic", lambda model: model.windows >= first.windows + quiet_windows or _acts(model))
         if _acts(quiet):
@@ -189,6 +199,48 @@ def tell_story(
     chapters = (before, during, after)
     tell(now(), "accuracy: " + ", ".join(f"{one.sent.accuracy:.1%} {one.name}" for one in chapters))
     return Story(chapters, first.version, done.version, incident.id, run, promoted)
+
+
+def await_calm(
+    look: Callable[[], ModelView],
+    runs: Callable[[], Sequence[dict[str, Any]]],
+    tell: Callable[[str], None],
+    seconds: float,
+) -> ModelView:
+    """Wait until no incident of a model is open and no run for it is under way, and say what is waited for.
+
+    Args:
+        look: Gives what the loop knows of the model.
+        runs: Gives the model's runs, as the service tells them.
+        tell: Told what is waited for, once each.
+        seconds: At most.
+
+    Returns:
+        The model in its calm.
+
+    Raises:
+        ServingError: It did not become calm; names what is under way, and what ends it.
+    """
+    deadline, told = time.monotonic() + seconds, ""
+    while True:
+        model = look()
+        under_way = {one.id: f"incident {one.id} is open ({one.cause}: {one.note})" for one in model.incidents}
+        under_way |= {one["id"]: f"run {one['id']} has not ended" for one in runs() if one["ended"] is None}
+        if not under_way:
+            return model
+        identity, what = next(iter(under_way.items()))
+        if identity != told:
+            tell(f"waiting for calm under clean traffic, {seconds:g} s at most: {what}")
+            told = identity
+        if time.monotonic() > deadline:
+            raise ServingError(
+                "The loop is still busy with what was before, so no story can begin.",
+                where=model.model,
+                value="; ".join(under_way.values()),
+                fix="`leanloop status` shows more. `leanloop down` ends its run; `leanloop run` after that releases "
+                "the model anew, which closes the incident and drops the run.",
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _newest_note(client: ServiceClient, model: str) -> str:
