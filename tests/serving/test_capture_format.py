@@ -83,7 +83,7 @@ def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path: Path, monkeypat
     write = capture._write_segment
     monkeypatch.setattr(capture, "_write_segment", lambda first: (free.wait(10), write(first)))
     capture.offer(record("first"))
-    while capture._queue.qsize():
+    while capture._queue:
         time.sleep(0.01)
     for index in range(10):
         capture.offer(record(str(index)))
@@ -92,6 +92,20 @@ def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path: Path, monkeypat
     capture.close()
     assert [found.id for found in requests(tmp_path)] == ["first", "0", "1", "2", "3"]
     assert counters(tmp_path).dropped == 6
+
+
+def test_the_writer_is_not_woken_for_each_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture, woken = Capture(tmp_path, rate=1.0, queue_records=100), []
+    capture.offer(record("first"))
+    while capture._queue:
+        time.sleep(0.01)
+    wake = capture._wake.set
+    monkeypatch.setattr(capture._wake, "set", lambda: (woken.append(len(capture._queue)), wake()))
+    for index in range(40):
+        capture.offer(record(str(index)))
+    assert not woken
+    capture.close()
+    assert [found.id for found in requests(tmp_path)] == ["first", *map(str, range(40))]
 
 
 def test_the_oldest_segments_go_when_the_quota_is_full(tmp_path: Path) -> None:

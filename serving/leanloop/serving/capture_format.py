@@ -18,11 +18,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import struct
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,10 @@ INTERNAL = "leanloop."
 
 _HEAD = struct.Struct("<III")
 _LENGTH = struct.Struct("<I")
+
+_LOOK_SECONDS = 0.05
+"""How often the writing thread looks for records. Were it woken by each one, it would take the interpreter from the
+request that is just being answered, and pack every record with cold caches: several times the processor time."""
 
 
 class Record(NamedTuple):
@@ -104,11 +108,14 @@ class Capture:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._below = int(rate * 2**32)
-        self._queue: queue.Queue[Record | None] = queue.Queue(queue_records)
+        # One thread appends, one takes, and each of these is one step of the interpreter: no lock is needed.
+        self._queue: deque[Record] = deque()
+        self._queue_records = queue_records
         self._segment_bytes, self._segment_seconds, self._quota_bytes = segment_bytes, segment_seconds, quota_bytes
         self._captured = self._dropped = self._lost = self._removed = 0
         self._segments = self._in_segment = 0
-        self._ended = False
+        self._idle = self._closing = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
         self._thread.start()
 
@@ -122,19 +129,23 @@ class Capture:
         return not request_id.startswith(INTERNAL) and zlib.crc32(request_id.encode()) < self._below
 
     def offer(self, record: Record) -> None:
-        """Take a record, whose arrays must not change any more; returns at once."""
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
+        """Take a record, whose arrays must not change any more; returns at once. For one thread."""
+        waiting = len(self._queue)
+        if waiting >= self._queue_records:
             self._dropped += 1
+            return
+        self._queue.append(record)
+        if self._idle or 2 * waiting >= self._queue_records:
+            self._wake.set()
 
     def close(self) -> None:
         """Write what waits, and end."""
-        self._queue.put(None)
+        self._closing = True
+        self._wake.set()
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._ended and (first := self._next(None)) is not None:
+        while (first := self._first()) is not None:
             self._in_segment = 1
             try:
                 self._write_segment(first)
@@ -142,16 +153,28 @@ class Capture:
                 # A full or broken disk must never reach the requests: the segment is lost, and counted.
                 self._lost += self._in_segment
 
-    def _next(self, seconds: float | None) -> Record | None:
-        """The next record; None when none came in time, or the end has come."""
-        try:
-            record = self._queue.get(timeout=seconds)
-        except queue.Empty:
-            return None
-        self._ended = record is None
-        return record
+    def _first(self) -> Record | None:
+        """The first record of a segment, however long it takes; None when the end has come."""
+        self._idle = True
+        while not self._queue and not self._closing:
+            self._wake.wait()
+            # Before the next look: what came until then is seen, and what comes after it wakes again.
+            self._wake.clear()
+        self._idle = False
+        return self._queue.popleft() if self._queue else None
 
-    def _write_segment(self, record: Record | None) -> None:
+    def _next(self, deadline: float) -> Record | None:
+        """The next record of a segment; None when none came in time, or the end has come."""
+        while (left := deadline - time.monotonic()) > 0:
+            if self._queue:
+                return self._queue.popleft()
+            if self._closing:
+                return None
+            self._wake.clear()
+            self._wake.wait(min(left, _LOOK_SECONDS))
+        return None
+
+    def _write_segment(self, first: Record) -> None:
         """Write from this record on, until the segment is full or old, or the end has come."""
         self._segments += 1
         name = f"{time.time_ns():020d}-{os.getpid()}-{self._segments}"
@@ -159,11 +182,11 @@ class Capture:
         deadline = time.monotonic() + self._segment_seconds
         try:
             with temporary.open("wb") as stream:
-                stream.write(MAGIC)
+                size = stream.write(MAGIC)
+                record: Record | None = first
                 while record is not None:
-                    stream.write(pack_record(record))
-                    left = deadline - time.monotonic()
-                    record = self._next(left) if left > 0 and stream.tell() < self._segment_bytes else None
+                    size += stream.write(pack_record(record))
+                    record = self._next(deadline) if size < self._segment_bytes else None
                     self._in_segment += record is not None
                 counters = self.counters._replace(captured=self._captured + self._in_segment)
                 stream.write(_pack({"kind": "counters", **counters._asdict()}, b""))

@@ -70,23 +70,35 @@ class TritonPythonModel:
                 [output[start:end] for output in outputs] for start, end in zip([0, *ends[:-1]], ends, strict=True)
             ]
         if self.capture is not None:
-            compute_ms = 1e3 * (time.perf_counter() - started)
-            for index, request in enumerate(requests):
-                self.keep(self.capture, request, [arrays[index] for arrays in parts], answers[index], compute_ms)
+            self.keep(self.capture, requests, parts, answers, 1e3 * (time.perf_counter() - started))
         return [self.respond(arrays) for arrays in answers]
 
     def keep(
-        self, capture: Any, request: Any, inputs: Sequence[Any], outputs: Sequence[Any], compute_ms: float
+        self,
+        capture: Any,
+        requests: Sequence[Any],
+        inputs: Sequence[Sequence[Any]],
+        outputs: Sequence[Sequence[Any]],
+        compute_ms: float,
     ) -> None:
-        """Offer a request to the capture when it is part of the sample; its memory is Triton's, so it is copied."""
-        if self.warmups:
-            self.warmups -= 1
-            return
-        identity = request.request_id() or uuid.uuid4().hex
-        if capture.wants(identity):
-            asked = {name: np.array(array) for name, array in zip(self.inputs, inputs, strict=True)}
-            answered = {name: np.array(array) for name, array in zip(self.outputs, outputs, strict=True)}
-            capture.offer(Record(identity, self.model, self.version, time.time(), compute_ms, asked, answered))
+        """Offer the requests that are part of the sample to the capture; their memory is Triton's, so it is copied.
+
+        Args:
+            capture: Where to.
+            requests: One batch.
+            inputs: By input, then by request.
+            outputs: By request, then by output.
+            compute_ms: What the model took for the batch.
+        """
+        for index, request in enumerate(requests):
+            if self.warmups:
+                self.warmups -= 1
+                continue
+            identity = request.request_id() or uuid.uuid4().hex
+            if capture.wants(identity):
+                asked = {name: np.array(arrays[index]) for name, arrays in zip(self.inputs, inputs, strict=True)}
+                answered = {name: np.array(array) for name, array in zip(self.outputs, outputs[index], strict=True)}
+                capture.offer(Record(identity, self.model, self.version, time.time(), compute_ms, asked, answered))
 
     def respond(self, arrays: Sequence[Any]) -> Any:
         """One response of named tensors."""
