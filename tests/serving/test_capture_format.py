@@ -95,7 +95,7 @@ def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path: Path, monkeypat
 
 
 def test_the_writer_is_not_woken_for_each_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    capture, woken = Capture(tmp_path, rate=1.0, queue_records=100), []
+    capture, woken = Capture(tmp_path, rate=1.0, queue_records=100, segment_seconds=60), []
     capture.offer(record("first"))
     while capture._queue:
         time.sleep(0.01)

@@ -126,7 +126,7 @@ class Capture:
 
     def wants(self, request_id: str) -> bool:
         """Whether the request is part of the sample."""
-        return not request_id.startswith(INTERNAL) and zlib.crc32(request_id.encode()) < self._below
+        return zlib.crc32(request_id.encode()) < self._below and not request_id.startswith(INTERNAL)
 
     def offer(self, record: Record) -> None:
         """Take a record, whose arrays must not change any more; returns at once. For one thread."""
@@ -200,17 +200,19 @@ class Capture:
 
     def _keep_quota(self) -> None:
         sizes = {}
-        for path in self._folder.glob(f"*{SUFFIX}"):
-            with contextlib.suppress(FileNotFoundError):  # another instance removed it
-                sizes[path] = path.stat().st_size
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX):
+                    with contextlib.suppress(FileNotFoundError):  # another instance removed it
+                        sizes[entry.name] = entry.stat().st_size
         excess = sum(sizes.values()) - self._quota_bytes
-        for path in sorted(sizes):
+        for name in sorted(sizes):
             if excess <= 0:
                 return
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+                (self._folder / name).unlink()
                 self._removed += 1
-            excess -= sizes[path]
+            excess -= sizes[name]
 
 
 def pack_record(record: Record) -> bytes:
