@@ -162,7 +162,7 @@ def tell_story(
             lambda text: tell(now(), text),
             calm_seconds,
         )
-        deadline, flow.chapter = time.monotonic() + most_seconds, Chapter(flow.chapter.name)
+        deadline = time.monotonic() + most_seconds
         tell(now(), f"version {first.version} of {samples.model} serves; quiet traffic, {rate:g} requests per second")
         quiet = wait("quiet traffic", lambda model: model.windows >= first.windows + quiet_windows or _acts(model))
         if _acts(quiet):
