@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from leanloop.serving import (
     status,
     up,
 )
+from leanloop.serving.stack import StackKeeper
 from tests.serving.conftest import CHOICE, QUERIES, deploy, linear_spec
 
 
@@ -107,6 +109,8 @@ def test_other_ports_than_the_running_ones_are_refused(settings, folder):
     other = settings.model_copy(update={"metrics_url": "127.0.0.1:1"})
     with pytest.raises(ServingError, match="at another address"):
         up(other, folder)
+    with pytest.raises(ServingError, match="on another model repository"):
+        up(settings.model_copy(update={"repository": str(folder / "others")}), folder)
 
 
 def test_a_recycled_pid_is_left_alone(settings, folder):
@@ -139,3 +143,30 @@ def test_a_stack_that_does_not_come_up_leaves_no_state(settings, folder):
 def test_only_loopback(folder, url):
     with pytest.raises(ServingError, match="loopback"):
         up(ServingSettings(http_url=url), folder)
+
+
+def test_a_copied_folder_claims_no_process_of_the_first_and_a_moved_one_keeps_its_own(settings, folder, tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        ours = ProcessId.of(sleeper.pid)
+        StackState(
+            pid=ours.pid,
+            create_time=ours.create_time,
+            folder=str(folder),
+            http_url=settings.http_url,
+            grpc_url=settings.grpc_url,
+            metrics_url=settings.metrics_url,
+            repository="models",
+            log="log",
+            started="",
+        ).save(folder)
+        StackKeeper.here(folder).save(folder)
+        copy, moved = tmp_path / "copy", tmp_path / "moved"
+        shutil.copytree(folder, copy)
+        assert (StackState.find(copy), StackKeeper.find(copy)) == (None, None)
+        assert not down(copy)
+        assert sleeper.poll() is None
+        folder.rename(moved)
+        assert StackKeeper.find(moved) is not None
+        (moved / StackKeeper.filename).unlink()
+        assert down(moved)
+        assert sleeper.wait(10) != 0

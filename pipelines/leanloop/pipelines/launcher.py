@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from leanloop.core.contracts import Aim, FileContract, Release
+from leanloop.core.contracts import Aim, Release
 from leanloop.core.errors import LeanloopError, ServingError, StoreError
 from leanloop.core.events import read_events
 from leanloop.core.launcher import Kind, RunRequest, RunState
@@ -15,7 +15,7 @@ from leanloop.core.workspace import Workspace
 from leanloop.pipelines import launch
 from leanloop.pipelines.check import check_machine
 from leanloop.serving import stack
-from leanloop.serving.process import ProcessId
+from leanloop.serving.process import ProcessFile, ProcessId
 
 _AIMS: dict[Kind, Aim] = {
     "re-optimise": "agreement",
@@ -25,22 +25,10 @@ _AIMS: dict[Kind, Aim] = {
 _FAR_PAST = 0.0
 
 
-class RunProcess(FileContract):
+class RunProcess(ProcessFile):
     """``process.json`` in a run's folder: the process that carries it out."""
 
     filename: ClassVar[str] = "process.json"
-    pid: int
-    create_time: float
-
-    @property
-    def id(self) -> ProcessId:
-        """The very process, never one that got its number later."""
-        return ProcessId(self.pid, self.create_time)
-
-    @property
-    def runs(self) -> bool:
-        """Whether it still does."""
-        return self.id.find() is not None
 
 
 class LocalLauncher:
@@ -66,14 +54,15 @@ class LocalLauncher:
         if not run.request.exists():
             self._make(request)
         process = ProcessId.of(launch.start(run).pid)
-        RunProcess(pid=process.pid, create_time=process.create_time).save(run.folder)
+        here = str(run.folder.absolute())
+        RunProcess(pid=process.pid, create_time=process.create_time, folder=here).save(run.folder)
 
     def look(self, run: str) -> RunState:
         """How the run of this id stands, by its folder and its process."""
         found = self._run(run)
         if not (found.folder / RunProcess.filename).exists():
             return RunState(state="absent")
-        if RunProcess.load(found.folder).runs:
+        if RunProcess.find(found.folder) is not None:
             return RunState(state="running")
         return self._ended(found)
 
@@ -84,7 +73,8 @@ class LocalLauncher:
             Their ids.
         """
         folders = sorted(path.parent for path in Workspace(self._settings).runs.glob(f"*/{RunProcess.filename}"))
-        return tuple(folder.name for folder in folders if RunProcess.load(folder).id.stop())
+        at_work = ((folder.name, RunProcess.find(folder)) for folder in folders)
+        return tuple(name for name, run in at_work if run is not None and run.process.stop())
 
     def _run(self, name: str) -> launch.Run:
         return launch.Run(Workspace(self._settings).runs / name)

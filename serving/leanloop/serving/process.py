@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from pydantic import Field
 
+from leanloop.core.contracts import FileContract
 from leanloop.core.errors import ServingError
 
 LOOPBACK = "127.0.0.1"
@@ -162,6 +164,33 @@ class ProcessId:
         _wait_ended([process], seconds)
         _wait_ended(_kill(family), seconds)
         return True
+
+
+class ProcessFile(FileContract):
+    """The process that works for a folder, in a file of that folder.
+
+    A folder may be copied while its process lives: that one belongs to the first folder, and the copy must not end it.
+    It may be moved, too: then its process goes with it.
+    """
+
+    pid: int
+    create_time: float
+    folder: str = Field("", description="that the file was written into")
+
+    @property
+    def process(self) -> ProcessId:
+        """The very process, never one that got its number later."""
+        return ProcessId(self.pid, self.create_time)
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """What the folder's file says; None when there is none, its process has ended, or works for another folder."""
+        if not (folder / cls.filename).exists():
+            return None
+        found = cls.load(folder)
+        elsewhere = found.folder not in ("", str(folder.absolute()))
+        copied = elsewhere and (Path(found.folder) / cls.filename).exists()
+        return None if copied or found.process.find() is None else found
 
 
 def _kill(family: list[psutil.Process]) -> list[psutil.Process]:

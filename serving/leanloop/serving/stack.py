@@ -18,14 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import ClassVar, NoReturn
 
-from leanloop.core.contracts import FileContract
 from leanloop.core.errors import ServingError
 from leanloop.core.settings import ServingSettings
 from leanloop.serving.client import Protocol, TritonClient
 from leanloop.serving.health import VersionHealth, check_health
 from leanloop.serving.home import TritonHome
 from leanloop.serving.journal import Journal
-from leanloop.serving.process import Ports, ProcessId, locked, loopback_port
+from leanloop.serving.process import Ports, ProcessFile, ProcessId, locked, loopback_port
 from leanloop.serving.repository import ModelRepository
 from leanloop.serving.rollout import recover
 from leanloop.serving.secret import kept_secret
@@ -37,12 +36,10 @@ SUPERVISED_VARIABLE = "LEANLOOP_SUPERVISED"
 _POLL_SECONDS = 0.2
 
 
-class StackState(FileContract):
+class StackState(ProcessFile):
     """``stack.json``: the running server."""
 
     filename: ClassVar[str] = "stack.json"
-    pid: int
-    create_time: float
     http_url: str
     grpc_url: str
     metrics_url: str
@@ -50,29 +47,17 @@ class StackState(FileContract):
     log: str
     started: str
 
-    @property
-    def process(self) -> ProcessId:
-        """The very process, never one that got its number later."""
-        return ProcessId(self.pid, self.create_time)
 
-
-class StackKeeper(FileContract):
+class StackKeeper(ProcessFile):
     """``keeper.json``: the process that keeps Triton up."""
 
     filename: ClassVar[str] = "keeper.json"
-    pid: int
-    create_time: float
 
     @classmethod
-    def here(cls) -> StackKeeper:
-        """The supervisor that this process is a child of, else this process."""
+    def here(cls, folder: Path) -> StackKeeper:
+        """The supervisor that this process is a child of, else this process, as the keeper of a folder's Triton."""
         process = ProcessId.of(os.getppid() if SUPERVISED_VARIABLE in os.environ else os.getpid())
-        return cls(pid=process.pid, create_time=process.create_time)
-
-    @property
-    def lives(self) -> bool:
-        """Whether the very process is there."""
-        return ProcessId(self.pid, self.create_time).find() is not None
+        return cls(pid=process.pid, create_time=process.create_time, folder=str(folder.absolute()))
 
 
 @dataclass(frozen=True)
@@ -107,7 +92,7 @@ def capture_here(settings: ServingSettings, folder: Path) -> dict[str, str]:
         Where each changed model captured into, by model; none while Triton runs, which was started so.
     """
     with locked(folder):
-        state = _state(folder)
+        state = StackState.find(folder)
         if state is not None and is_live(state.http_url):
             return {}
         return _capture_here(repository(settings, folder), folder)
@@ -124,11 +109,11 @@ def up(settings: ServingSettings, folder: Path) -> StackState:
     deadline = time.monotonic() + settings.start_timeout_seconds
     while True:
         with locked(folder):
-            state = _state(folder)
+            state = StackState.find(folder)
             if state is not None and is_live(state.http_url):
-                _check_same(state, settings)
+                _check_same(state, settings, repository(settings, folder))
                 return state
-            keeper = _keeper(folder)
+            keeper = StackKeeper.find(folder)
             if keeper is None:
                 if state is not None:
                     state.process.stop()
@@ -157,7 +142,7 @@ def run(settings: ServingSettings, folder: Path) -> None:
     try:
         with locked(folder):
             _keep(folder)
-            state = _state(folder)
+            state = StackState.find(folder)
             if state is not None:
                 state.process.stop()
             _start(server, settings, folder)
@@ -169,7 +154,7 @@ def run(settings: ServingSettings, folder: Path) -> None:
             fix="The supervisor starts it again; see the log if it ends often.",
         )
     except _EndAsked:
-        if _keeper(folder) == StackKeeper.here():
+        if StackKeeper.find(folder) == StackKeeper.here(folder):
             (folder / StackKeeper.filename).unlink()
     finally:
         server.stop()
@@ -190,8 +175,8 @@ def is_up(folder: Path, *, kept: bool = False) -> bool:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        state = _state(folder)
-        return state is not None and is_live(state.http_url) and (not kept or _keeper(folder) is not None)
+        state = StackState.find(folder)
+        return state is not None and is_live(state.http_url) and (not kept or StackKeeper.find(folder) is not None)
 
 
 def is_starting(folder: Path) -> bool:
@@ -240,6 +225,7 @@ def _start(server: TritonServer, settings: ServingSettings, folder: Path) -> Sta
         state = StackState(
             pid=process.pid,
             create_time=process.create_time,
+            folder=str(folder.absolute()),
             http_url=settings.http_url,
             grpc_url=settings.grpc_url,
             metrics_url=settings.metrics_url,
@@ -285,7 +271,7 @@ def down(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     with locked(folder):
-        keeper = _keeper(folder)
+        keeper = StackKeeper.find(folder)
         if keeper is not None:
             raise ServingError(
                 "A supervisor keeps Triton up, and would start it again.",
@@ -293,7 +279,7 @@ def down(folder: Path) -> bool:
                 value=f"process {keeper.pid}",
                 fix="End the whole stack with `leanloop down`.",
             )
-        state = _state(folder)
+        state = StackState.find(folder)
         stopped = state is not None and state.process.stop()
         (folder / StackState.filename).unlink(missing_ok=True)
         return stopped
@@ -301,21 +287,21 @@ def down(folder: Path) -> bool:
 
 def status(settings: ServingSettings, folder: Path) -> StackStatus:
     """What runs now; every version that should be served is asked."""
-    state = _state(folder)
+    state = StackState.find(folder)
     if state is None or not is_live(state.http_url):
         return StackStatus(state, live=False, versions=())
     with connect(settings, folder) as client:
         return StackStatus(state, live=True, versions=check_health(client, ModelRepository(Path(state.repository))))
 
 
-def _state(folder: Path) -> StackState | None:
-    if not (folder / StackState.filename).exists():
-        return None
-    state = StackState.load(folder)
-    return state if state.process.find() is not None else None
-
-
-def _check_same(state: StackState, settings: ServingSettings) -> None:
+def _check_same(state: StackState, settings: ServingSettings, models: ModelRepository) -> None:
+    if state.repository != str(models.root):
+        raise ServingError(
+            "Triton runs already, on another model repository: its workspace was moved, or the settings have changed.",
+            where="serving.repository",
+            value=f"{state.repository}, asked for {models.root}",
+            fix="End it with `leanloop serve down`, and start it again.",
+        )
     for key in ("http_url", "grpc_url", "metrics_url"):
         if getattr(state, key) != getattr(settings, key):
             raise ServingError(
@@ -326,15 +312,8 @@ def _check_same(state: StackState, settings: ServingSettings) -> None:
             )
 
 
-def _keeper(folder: Path) -> StackKeeper | None:
-    if not (folder / StackKeeper.filename).exists():
-        return None
-    keeper = StackKeeper.load(folder)
-    return keeper if keeper.lives else None
-
-
 def _keep(folder: Path) -> None:
-    here, other = StackKeeper.here(), _keeper(folder)
+    here, other = StackKeeper.here(folder), StackKeeper.find(folder)
     if other is not None and other != here:
         raise ServingError(
             "Another process keeps this stack's Triton up.",

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, cast
 
-from leanloop.core.contracts import FileContract
 from leanloop.core.errors import ServingError
 from leanloop.core.files import write_text
 from leanloop.core.settings import Settings
@@ -35,7 +34,7 @@ from leanloop.monitoring.stack.plan import (
     usual_programs,
 )
 from leanloop.serving import stack as serving_stack
-from leanloop.serving.process import ProcessId, check_port_free, locked
+from leanloop.serving.process import ProcessFile, ProcessId, check_port_free, locked
 from leanloop.serving.secret import kept_secret
 from leanloop.serving.triton import log_tail
 
@@ -49,19 +48,12 @@ _GIVEN_UP = ("BACKOFF", "FATAL")
 _CONF = "supervisord.conf"
 
 
-class SupervisorState(FileContract):
+class SupervisorState(ProcessFile):
     """``supervisor.json``: the running supervisord."""
 
     filename: ClassVar[str] = "supervisor.json"
-    pid: int
-    create_time: float
     socket: str
     started: str
-
-    @property
-    def process(self) -> ProcessId:
-        """The very process, never one that got its number later."""
-        return ProcessId(self.pid, self.create_time)
 
 
 @dataclass(frozen=True)
@@ -221,6 +213,7 @@ def _launch(plan: Plan, workspace: Workspace) -> SupervisorState:
     state = SupervisorState(
         pid=ours.pid,
         create_time=ours.create_time,
+        folder=str(folder.absolute()),
         socket=str(socket),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -280,11 +273,7 @@ def _end(state: SupervisorState, workspace: Workspace) -> None:
 
 
 def _state(workspace: Workspace) -> SupervisorState | None:
-    folder = stack_folder(workspace)
-    if not (folder / SupervisorState.filename).exists():
-        return None
-    state = SupervisorState.load(folder)
-    return state if state.process.find() is not None else None
+    return SupervisorState.find(stack_folder(workspace))
 
 
 def _ask(state: SupervisorState) -> list[dict[str, object]]:
