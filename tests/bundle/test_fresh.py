@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle, Split, pack, seal
-from leanloop.bundle.fresh import mix, repeated
+from leanloop.bundle.fresh import Mixed, mix, repeated
 from leanloop.core.errors import DataError
 from tests.conftest import Project
 
@@ -17,8 +17,8 @@ def split(name: str, count: int, value: float) -> Split:
     return Split(name, {"x": np.full((count, 2), value, np.float32)}, np.arange(count) % 3)
 
 
-def counts(found: tuple[Split | None, np.ndarray]) -> tuple[int, int]:
-    mixed, fresh = found
+def counts(found: Mixed) -> tuple[int, int]:
+    mixed, fresh = found.split, found.fresh
     assert mixed is not None
     assert len(mixed) == len(fresh)
     assert (mixed.inputs["x"][fresh] == 1).all()
@@ -57,26 +57,26 @@ def test_the_golden_samples_of_a_larger_revision_hold_those_of_a_smaller() -> No
     old = Split("validation", {"x": np.arange(9_000, dtype=np.float32)}, None)
     golden = []
     for count in (10, 6_000):
-        mixed, fresh = mix("validation", old, Split("validation", {"x": np.full(count, -1, np.float32)}, None))
-        assert mixed is not None
-        golden.append(set(mixed.inputs["x"][~fresh].tolist()))
+        mixed = mix("validation", old, Split("validation", {"x": np.full(count, -1, np.float32)}, None))
+        assert mixed.split is not None
+        golden.append(set(mixed.split.inputs["x"][~mixed.fresh].tolist()))
     assert golden[0] < golden[1]
 
 
 def test_what_an_earlier_revision_learnt_is_not_forgotten() -> None:
-    mixed, fresh = mix("train", split("train", 100, 0), split("train", 50, 1), [split("train", 100, 2)])
-    assert mixed is not None
-    old = mixed.inputs["x"][~fresh, 0]
+    mixed = mix("train", split("train", 100, 0), split("train", 50, 1), [split("train", 100, 2)])
+    assert mixed.split is not None
+    old = mixed.split.inputs["x"][~mixed.fresh, 0]
     assert (old == 0).any()
     assert (old == 2).any()
 
 
 def test_a_split_without_fresh_samples_and_test_stay_as_they_are() -> None:
     old = split("test", 40, 0)
-    assert mix("test", old, split("test", 10, 1))[0] is old
-    assert mix("train", old, None)[0] is old
-    assert mix("train", None, old)[0] is old
-    assert mix("train", None, None)[0] is None
+    assert mix("test", old, split("test", 10, 1)).split is old
+    assert mix("train", old, None).split is old
+    assert mix("train", None, old).split is old
+    assert mix("train", None, None).split is None
 
 
 def revised(project: Project, folder: Path, **arrays: np.ndarray) -> Bundle:

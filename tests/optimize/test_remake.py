@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle
 from leanloop.core.contracts import Aim, Analysis, Candidates, RecipeRecord, SplitSummary
 from leanloop.core.settings import Settings
+from leanloop.core.store import Store
+from leanloop.optimize.candidate import OUTPUTS
 from leanloop.optimize.recipe import Recipe
-from leanloop.optimize.remake import _as_long, _likes, _siblings, remake
+from leanloop.optimize.remake import _as_long, _better_on_recent, _likes, _siblings, remake
 from leanloop.optimize.space import make_space
+from leanloop.optimize.study import store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.ort_dynamic_int8 import OrtDynamicInt8Config
@@ -58,7 +62,9 @@ def remade(
     folder: Path,
     aim: Aim = "accuracy",
 ) -> Candidates:
-    made = remake(bundle, analysis, recipe, bundle.manifest, settings, folder, aim=aim)
+    # What serves answers at random.
+    serving = np.random.default_rng(0).normal(size=(len(bundle.split("validation")), 10)).astype(np.float32)
+    made = remake(bundle, analysis, recipe, bundle.manifest, settings, folder, aim=aim, serving=serving)
     assert Candidates.load(folder) == made
     assert all((folder / identity / "candidate.json").exists() for identity in made.candidates)
     return made
@@ -99,6 +105,23 @@ def test_a_recipe_that_holds_is_not_followed_by_a_search(
     made = remade(recipe, bundle, analysis, small, tmp_path / "made")
     assert made.trials[0].recipe == recipe
     assert not (tmp_path / "made/trials/0").exists()
+
+
+def test_on_recent_samples_it_must_be_really_better_than_what_serves(
+    bundle: Bundle, analysis: Analysis, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = remade(Recipe("onnxruntime", (OrtStaticInt8Config(),)).record(), bundle, analysis, small, tmp_path / "made")
+    store, row = Store(store_url(small)), made.trials[0]
+    with np.load(tmp_path / "made" / row.candidate_id / OUTPUTS) as archive:
+        equal = archive["output"]
+    recent = np.arange(len(equal)) % 2 == 0
+    worse = equal.copy()
+    worse[recent] = np.roll(worse[recent], 1, axis=1)
+    monkeypatch.setattr(bundle, "fresh_rows", lambda split: recent)
+    assert _better_on_recent(row, worse, bundle, store)
+    assert not _better_on_recent(row, equal, bundle, store)
+    monkeypatch.setattr(bundle, "fresh_rows", lambda split: ~recent)
+    assert not _better_on_recent(row, worse, bundle, store), "only golden answers are better"
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from leanloop.core.events import read_events
 from leanloop.core.settings import GoalSettings, Settings, parse_settings
 from leanloop.core.store import Store
 from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, search_worker
-from leanloop.optimize.candidate import fail, failed_before, holds_accuracy, original_validation, replay
-from leanloop.optimize.objective import HOLDS_ACCURACY, objective, within_limits
+from leanloop.optimize.candidate import accuracy_held, fail, failed_before, original_validation, replay
+from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, objective, within_limits
 from leanloop.optimize.plan import Timed
 from leanloop.optimize.space import make_space
 from leanloop.optimize.study import open_study
@@ -233,7 +233,7 @@ def test_the_objective_follows_the_goal() -> None:
 def test_accuracy_is_held_beyond_noise_or_in_a_tie(workshop: Workshop) -> None:
     goal = GoalSettings(max_accuracy_drop=0.02)
     reference = original_validation(workshop)["logits"]
-    assert holds_accuracy(reference, workshop, goal)
+    assert accuracy_held(reference, workshop, goal) == HOLDS_ACCURACY
 
     def wrong(count: int) -> np.ndarray:
         outputs = reference.copy()
@@ -241,7 +241,20 @@ def test_accuracy_is_held_beyond_noise_or_in_a_tie(workshop: Workshop) -> None:
         return outputs
 
     samples = len(reference)
-    assert holds_accuracy(wrong(1), workshop, goal)
-    assert not holds_accuracy(wrong(int(0.02 * samples)), workshop, goal), "within the goal by chance only"
-    assert not holds_accuracy(wrong(int(0.05 * samples)), workshop, goal)
-    assert HOLDS_ACCURACY
+    assert accuracy_held(wrong(1), workshop, goal) == HOLDS_ACCURACY
+    assert accuracy_held(wrong(int(0.02 * samples)), workshop, goal) == LOSES, "within the goal by chance only"
+    assert accuracy_held(wrong(int(0.05 * samples)), workshop, goal) == LOSES
+
+
+def test_of_a_revision_the_golden_samples_are_looked_at_alone_too(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goal, reference = GoalSettings(max_accuracy_drop=0.02), original_validation(workshop)["logits"]
+    outputs, recent = reference.copy(), np.arange(len(reference)) % 2 == 0
+    outputs[recent] = np.roll(outputs[recent], 1, axis=1)
+    assert accuracy_held(outputs, workshop, goal) == LOSES
+    monkeypatch.setattr(workshop.bundle, "fresh_rows", lambda split: recent)
+    assert accuracy_held(outputs, workshop, goal) == HOLDS_GOLDEN
+    assert accuracy_held(reference, workshop, goal) == HOLDS_ACCURACY
+    monkeypatch.setattr(workshop.bundle, "fresh_rows", lambda split: ~recent)
+    assert accuracy_held(outputs, workshop, goal) == LOSES

@@ -22,13 +22,13 @@ def judged(
     aim: Aim,
     champion: Sequence[int],
     challenger: Sequence[int],
-    *,
+    *others: Spec,
     champion_ms: float = 0.2,
     challenger_ms: float = 0.2,
 ) -> Verdict:
-    """The verdict on one challenger; both are told by the samples that they get wrong."""
+    """The verdict on a challenger, and others; all are told by the samples that they get wrong."""
     specs = (Spec(CHAMPION, champion_ms, wrong=champion), Spec("challenger", challenger_ms, wrong=challenger))
-    case = Case(specs, samples=SAMPLES)
+    case = Case((*specs, *others), samples=SAMPLES)
     evidence = replace(case.evidence(), recent=np.arange(SAMPLES) >= len(GOLDEN))
     goal = GoalSettings(max_accuracy_drop=0.1)
     return decide(case.benchmark(), evidence, goal, 0.95, Challenge(champion=CHAMPION, aim=aim))
@@ -71,6 +71,33 @@ def test_who_is_not_better_where_it_must_be_or_is_worse_elsewhere_does_not(
 def test_who_is_faster_and_as_right_wins_a_latency_challenge() -> None:
     verdict = judged("latency", champion=RECENT[:40], challenger=RECENT[:42], challenger_ms=0.1)
     assert verdict.winner == "challenger"
+
+
+def test_what_no_small_model_learns_does_not_leave_the_worse_champion_in_place() -> None:
+    slower = Spec("slower", 0.21, wrong=RECENT[:280])
+    verdict = judged("accuracy", RECENT[:600], RECENT[:300], slower)
+    assert verdict.winner == "slower", "the one that is most right, not the fastest"
+    assert "Golden accuracy 100.00 %" in verdict.reason
+    assert (
+        "together no candidate holds the goal; this one is the nearest. Validation accuracy 86.00 %" in verdict.reason
+    )
+
+
+def test_who_holds_the_goal_on_all_samples_is_preferred_to_who_is_faster() -> None:
+    verdict = judged("accuracy", RECENT[:600], RECENT[:300], Spec("whole", 0.21, wrong=RECENT[:100]))
+    assert verdict.winner == "whole"
+    assert "nearest" not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("aim", "challenger"), [("accuracy", [*GOLDEN[:120], *RECENT[:40]]), ("latency", RECENT[:300])]
+)
+def test_the_goal_holds_on_golden_samples_and_where_speed_is_asked_for_on_all(
+    aim: Aim, challenger: Sequence[int]
+) -> None:
+    verdict = judged(aim, RECENT[:300], challenger, challenger_ms=0.1)
+    assert "metric" in failed(verdict)
+    assert verdict.winner is None
 
 
 def test_a_few_golden_samples_more_or_less_are_a_tie() -> None:

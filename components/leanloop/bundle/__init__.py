@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from leanloop.bundle.bundle import Bundle
 from leanloop.bundle.data import SPLITS, Arrays, Split, SplitName, tensors
+from leanloop.bundle.likeness import Likeness
 from leanloop.bundle.metrics import Metric, classes_of, correct, make_metric
 from leanloop.bundle.pack import pack, seal
 
@@ -15,6 +16,7 @@ __all__ = [
     "SPLITS",
     "Arrays",
     "Bundle",
+    "Likeness",
     "Metric",
     "Split",
     "SplitName",

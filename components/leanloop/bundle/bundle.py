@@ -11,7 +11,8 @@ import numpy as np
 
 from leanloop.bundle.data import Arrays, Split, SplitName, read_split, tensors
 from leanloop.bundle.files import materialise
-from leanloop.bundle.fresh import mix
+from leanloop.bundle.fresh import Mixed, mix
+from leanloop.bundle.likeness import Likeness
 from leanloop.bundle.metrics import Metric, make_metric
 from leanloop.bundle.owner_code import import_object
 from leanloop.core.contracts import BundleManifest
@@ -29,7 +30,7 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.manifest = BundleManifest.load(folder)
-        self._splits: dict[str, tuple[Split | None, np.ndarray]] = {}
+        self._splits: dict[str, Mixed] = {}
 
     @property
     def weights(self) -> Path:
@@ -83,32 +84,45 @@ class Bundle:
 
     def find_split(self, name: SplitName) -> Split | None:
         """A data split, read once; None when the owner has none of this name."""
-        return self._read(name)[0]
+        return self._read(name).split
 
     def fresh_rows(self, name: SplitName) -> np.ndarray:
         """Which samples of a split are live ones that a revision brought, booleans [samples].
 
         Of validation these are the *recent* part, and the others the *golden* one.
         """
-        return self._read(name)[1]
+        return self._read(name).fresh
 
-    def _read(self, name: SplitName) -> tuple[Split | None, np.ndarray]:
+    def clean_split(self, name: SplitName) -> Split:
+        """A split as a teacher is asked about it: where `split` has a look-alike, the sample that it was made from."""
+        self.split(name)
+        clean = self._read(name).clean
+        assert clean is not None
+        return clean
+
+    def owners_split(self, name: SplitName) -> Split | None:
+        """The owner's samples alone, without what revisions brought; None when the owner has none of this name."""
+        root = materialise(self.manifest.files, self.folder)
+        source = self.manifest.data_source
+        return read_split(
+            name,
+            source=self.owner_object(source) if ":" in source else root / source,
+            root=root,
+            inputs=self.manifest.inputs,
+            limit=self.manifest.max_samples.get(name),
+        )
+
+    def _read(self, name: SplitName) -> Mixed:
         if name not in self._splits:
-            root = materialise(self.manifest.files, self.folder)
-            source = self.manifest.data_source
-            owners = read_split(
-                name,
-                source=self.owner_object(source) if ":" in source else root / source,
-                root=root,
-                inputs=self.manifest.inputs,
-                limit=self.manifest.max_samples.get(name),
-            )
             brought = [
                 read_split(name, source=self.folder / file, root=self.folder, inputs=self.manifest.inputs)
                 for file in self.manifest.fresh
             ]
             *earlier, fresh = brought or [None]
-            self._splits[name] = mix(name, owners, fresh, [split for split in earlier if split is not None])
+            known = [split for split in earlier if split is not None]
+            likeness = self.manifest.likeness
+            looks = Likeness.load(self.folder / likeness) if likeness and name == "train" else None
+            self._splits[name] = mix(name, self.owners_split(name), fresh, known, looks)
         return self._splits[name]
 
     @cached_property

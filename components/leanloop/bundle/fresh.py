@@ -3,7 +3,8 @@
 A file of fresh samples is an ``.npz`` like the owner's could be: arrays ``<split>/<input>`` and ``<split>/target``. The
 newest file is what the model must learn, the owner's data and older files are what it must not forget:
 
-    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`
+    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Every second of the
+                   owner's is made to look like a fresh one, where that works: see `leanloop.bundle.likeness`
     calibration    as many fresh as old
     validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
     test           the owner's alone
@@ -12,10 +13,12 @@ newest file is what the model must learn, the owner's data and older files are w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from leanloop.bundle.data import Split, SplitName
+from leanloop.bundle.likeness import Likeness
 
 OLD_PER_FRESH = 4
 MOST_OLD = 40_000
@@ -26,9 +29,28 @@ _SEED = 0
 """Fixed, so that the golden samples stay the same from revision to revision."""
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """A revised bundle's split, in a fixed random order.
+
+    Attributes:
+        split: The samples; None when there are none.
+        fresh: Which of them are live ones, booleans [samples].
+        clean: The same, with every look-alike as the owner's sample that it was made from.
+    """
+
+    split: Split | None
+    fresh: np.ndarray
+    clean: Split | None
+
+
 def mix(
-    name: SplitName, owners: Split | None, fresh: Split | None, earlier: Sequence[Split] = ()
-) -> tuple[Split | None, np.ndarray]:
+    name: SplitName,
+    owners: Split | None,
+    fresh: Split | None,
+    earlier: Sequence[Split] = (),
+    likeness: Likeness | None = None,
+) -> Mixed:
     """A revised bundle's split.
 
     Args:
@@ -36,25 +58,32 @@ def mix(
         owners: The owner's samples.
         fresh: Of the newest file.
         earlier: Of older files, which training may not forget either.
-
-    Returns:
-        The samples in a fixed random order, and which of them are fresh, booleans [samples].
+        likeness: How the owner's samples become look-alikes of the fresh ones; None where they cannot.
     """
     if fresh is None or name == "test":
-        return owners, np.zeros(0 if owners is None else len(owners), bool)
+        return Mixed(owners, np.zeros(0 if owners is None else len(owners), bool), owners)
     if owners is None:
-        return fresh, np.ones(len(fresh), bool)
-    order = np.random.default_rng(_SEED)
+        return Mixed(fresh, np.ones(len(fresh), bool), fresh)
+    order, look_alikes = np.random.default_rng(_SEED), np.empty(0, int)
     if name == "validation":
-        old = _some(owners, max(LEAST_GOLDEN, len(fresh)), order)
+        old = owners.take(_some(len(owners), max(LEAST_GOLDEN, len(fresh)), order))
     elif name == "calibration":
         count = min(len(owners), len(fresh))
-        old, fresh = _some(owners, count, order), _some(fresh, count, order)
+        old = owners.take(_some(len(owners), count, order))
+        fresh = fresh.take(_some(len(fresh), count, order))
     else:
         count = min(MOST_OLD, MOST_REPEATS * OLD_PER_FRESH * len(fresh))
-        old = _some(_joined(name, [owners, *earlier]), count, order)
+        everything = _joined(name, [owners, *earlier])
+        chosen = _some(len(everything), count, order)
+        old, look_alikes = everything.take(chosen), np.flatnonzero(chosen < len(owners))[::2]
     rows = order.permutation(len(old) + len(fresh))
-    return _joined(name, [old, fresh]).take(rows), rows >= len(old)
+    clean = _joined(name, [old, fresh]).take(rows)
+    if likeness is None or not len(look_alikes):
+        return Mixed(clean, rows >= len(old), clean)
+    (key,), places = clean.inputs, np.flatnonzero(np.isin(rows, look_alikes))
+    values = clean.inputs[key].copy()
+    values[places] = likeness.apply(values[places], _SEED)
+    return Mixed(replace(clean, inputs={key: values}), rows >= len(old), clean)
 
 
 def repeated(fresh: np.ndarray) -> np.ndarray:
@@ -74,9 +103,9 @@ def repeated(fresh: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(~fresh), np.tile(new, min(max(1, times), MOST_REPEATS))]))
 
 
-def _some(split: Split, count: int, order: np.random.Generator) -> Split:
-    # The first ones of a permutation: a larger choice holds the smaller one.
-    return split.take(np.sort(order.permutation(len(split))[:count]))
+def _some(count: int, wanted: int, order: np.random.Generator) -> np.ndarray:
+    """Indices in order; the first ones of a permutation: a larger choice holds the smaller one."""
+    return np.sort(order.permutation(count)[:wanted])
 
 
 def _joined(name: str, parts: Sequence[Split]) -> Split:

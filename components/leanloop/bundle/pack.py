@@ -93,7 +93,7 @@ def seal(
 
 def _digest(manifest: BundleManifest, folder: Path) -> str:
     # A bundle that is no revision keeps the digest that it had before there were revisions.
-    left_out = {"digest", "files"} if manifest.parent else {"digest", "files", "parent", "fresh"}
+    left_out = {"digest", "files"} if manifest.parent else {"digest", "files", "parent", "fresh", "likeness"}
     document: dict[str, Any] = json.loads(manifest.model_dump_json(exclude=left_out))
     # Where data lie does not matter, what they hold does.
     document["files"] = sorted((reference.name, reference.sha256) for reference in manifest.files)

@@ -22,7 +22,7 @@ from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
 from leanloop.core.settings import GoalSettings
 from leanloop.optimize.apply import keep_checkpoint, make_files, make_prefix
-from leanloop.optimize.objective import HOLDS_ACCURACY
+from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES
 from leanloop.optimize.plan import Job
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.techniques import Workshop
@@ -58,7 +58,7 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
             store.put_folder(f"candidates/{identity}", folder)
         candidate = Candidate.load(folder)
         with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
-            kept = holds_accuracy(archive["output"], workshop, job.goal)
+            reason = accuracy_held(archive["output"], workshop, job.goal)
     return row(
         recipe,
         job,
@@ -68,7 +68,7 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
         metric=candidate.metric,
         size_bytes=candidate.size_bytes,
         seconds=0.0 if cached else candidate.seconds,
-        reason=HOLDS_ACCURACY if kept else "loses too much accuracy",
+        reason=reason,
     )
 
 
@@ -118,8 +118,8 @@ def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop,
     _write_replay(recipe, job, folder)
 
 
-def holds_accuracy(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -> bool:
-    """Whether a candidate's first output on validation keeps the metric that the goal asks for.
+def accuracy_held(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -> str:
+    """Where a candidate's first output on validation keeps the metric that the goal asks for: the reason of its row.
 
     The drop must be within the goal, and noise must not stand against it: the upper one-sided 95 % bound of the
     paired drop is within the goal too, or the candidate ties with the original.
@@ -128,9 +128,16 @@ def holds_accuracy(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -
     reference = original_validation(workshop)[bundle.manifest.outputs[0]]
     targets = bundle.split("validation").targets if bundle.metric.needs_labels else reference
     assert targets is not None
-    original = bundle.metric.score(reference, targets)
-    margin = abs(bundle.metric.limit(original, goal.max_accuracy_drop) - original)
-    return within_margin(bundle.metric, reference, output, targets, margin)
+
+    def holds_on(rows: np.ndarray) -> bool:
+        original = bundle.metric.score(reference[rows], targets[rows])
+        margin = abs(bundle.metric.limit(original, goal.max_accuracy_drop) - original)
+        return within_margin(bundle.metric, reference[rows], output[rows], targets[rows], margin)
+
+    golden = ~bundle.fresh_rows("validation")
+    if holds_on(np.ones_like(golden)):
+        return HOLDS_ACCURACY
+    return HOLDS_GOLDEN if golden.any() and not golden.all() and holds_on(golden) else LOSES
 
 
 def within_margin(

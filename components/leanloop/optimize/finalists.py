@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leanloop.core.contracts import Candidate, Candidates, TrialRow
 from leanloop.core.settings import Settings
-from leanloop.optimize.objective import holds, objective, within_limits
+from leanloop.optimize.objective import holds, holds_golden, objective, within_limits
 from leanloop.optimize.recipe import Recipe
 
 
@@ -28,9 +28,10 @@ class Finalist:
 def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
     """Choose among the candidates of all search workers, best first.
 
-    First those that hold the accuracy within the goal's limits, by objective; then the rest of the Pareto front over
-    objective, metric and size. Beside these, the best post-training candidate of each target is always taken, so that
-    the report can say what retraining bought. Plain conversions are left out.
+    First those that hold the accuracy within the goal's limits, by objective; then, of a revision, those that do so on
+    the golden samples; then the rest of the Pareto front over objective, metric and size. Beside these, the best
+    post-training candidate of each target is always taken, so that the report can say what retraining bought. Plain
+    conversions are left out.
 
     Args:
         folders: Of the workers; each holds ``candidates.json``.
@@ -56,11 +57,11 @@ def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
 
 def _rank(
     pair: tuple[Finalist, TrialRow], all_pairs: Sequence[tuple[Finalist, TrialRow]], settings: Settings
-) -> tuple[bool, bool, float]:
+) -> tuple[int, bool, float]:
     candidate, row = pair[0].candidate, pair[1]
-    good = holds(row) and within_limits(candidate, settings.goal)
+    good = (holds(row) + holds_golden(row)) if within_limits(candidate, settings.goal) else 0
     dominated = any(_dominates(other.candidate, candidate, settings) for other, _ in all_pairs)
-    return not good, dominated, objective(candidate, settings.goal)
+    return -good, dominated, objective(candidate, settings.goal)
 
 
 def _dominates(one: Candidate, other: Candidate, settings: Settings) -> bool:

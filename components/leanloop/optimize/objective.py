@@ -10,6 +10,12 @@ from leanloop.core.settings import GoalSettings
 HOLDS_ACCURACY = "holds the accuracy"
 """Reason of a complete `TrialRow` whose candidate keeps the metric that the goal asks for."""
 
+HOLDS_GOLDEN = "holds the accuracy on the owner's samples"
+"""Reason of one that does so on the golden samples of a revision, but not on golden and recent ones together."""
+
+LOSES = "loses too much accuracy"
+"""Reason of one that does not."""
+
 
 class Measured(Protocol):
     """Anything with a latency and a size."""
@@ -44,3 +50,8 @@ def within_limits(measured: Measured, goal: GoalSettings) -> bool:
 def holds(row: TrialRow) -> bool:
     """Whether a trial's candidate was finished and keeps the metric."""
     return row.state == "complete" and row.reason == HOLDS_ACCURACY
+
+
+def holds_golden(row: TrialRow) -> bool:
+    """Whether a trial's candidate was finished and keeps the metric on the golden samples of a revision at least."""
+    return row.state == "complete" and row.reason in (HOLDS_ACCURACY, HOLDS_GOLDEN)

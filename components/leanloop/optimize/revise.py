@@ -2,8 +2,9 @@
 
 With labels the model is fine-tuned on old and fresh samples together. On fresh samples the labels alone teach; on old
 ones the parent's own answers teach beside them, so that nothing is forgotten (learning without forgetting; Li and
-Hoiem, "Learning without Forgetting", 2016, with old samples at hand instead of none). The revision must be really
-better than its parent on fresh samples that it did not see, and at most a point worse on the golden ones.
+Hoiem, "Learning without Forgetting", 2016, with old samples at hand instead of none). Where old samples can be made to
+look like fresh ones, every second of them is: then the parent's answers to the clean sample teach. The revision must be
+really better than its parent on fresh samples that it did not see, and at most a point worse on the golden ones.
 
 Without labels, or for a model whose weights cannot be trained, the weights stay. The parent's answers are then the
 fresh samples' targets: calibration, distillation and the choice among candidates look at what is asked now.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +33,13 @@ from leanloop.core.errors import DataError, RefusedError, UnsupportedError
 from leanloop.core.events import emit
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
+from leanloop.optimize.likeness import find_likeness
 from leanloop.optimize.techniques.distillation import DistillationConfig, taught_loss, teacher_answers
 from leanloop.optimize.techniques.training import normalises_layers, train
 from leanloop.runtime import original_outputs
+
+LIKENESS = "likeness.npz"
+"""In a bundle: how old samples are made to look like fresh ones."""
 
 LEAST_FRESH = 64
 """Fewer samples say nothing about what is asked now."""
@@ -42,10 +48,10 @@ _HELD_OUT = 1 / 4
 _CALIBRATION = 512
 _KEPT_FILES = 4
 _STOP_SHARE = 0.1
-_MOST_OLD = 12_000
+_MOST_OLD = 24_000
 """Of the old samples; more are not passed in the time that there is."""
 
-_MOST_EPOCHS = 6
+_MOST_EPOCHS = 3
 _ENOUGH_STEPS = 300
 _LEAST_STEPS = 150
 """Fewer leave the weights worse than they were: a budget that is too short for these is overrun."""
@@ -122,29 +128,44 @@ def revise(
         kept = manifest.fresh[-(_KEPT_FILES - 1) :]
         for name in manifest.fresh[: -(_KEPT_FILES - 1)]:
             (folder / name).unlink()
-        np.savez(folder / file, allow_pickle=False, **_splits(parent, fresh, learns, settings.optimize.seed))
+        splits = _splits(parent, fresh, learns, settings.optimize.seed)
+        np.savez(folder / file, allow_pickle=False, **_arrays(splits))
+        trains = learns and manifest.kind == "factory"
+        likeness = find_likeness(parent, splits["train"], settings.optimize.seed) if trains else None
+        (folder / LIKENESS).unlink(missing_ok=True)
+        if likeness is not None:
+            likeness.save(folder / LIKENESS)
         draft = manifest.model_copy(
-            update={"parent": manifest.digest, "fresh": (*kept, file), "splits": {}, "digest": ""}
+            update={
+                "parent": manifest.digest,
+                "fresh": (*kept, file),
+                "likeness": LIKENESS if likeness else None,
+                "splits": {},
+                "digest": "",
+            }
         )
         draft.save(folder)
-        if learns and manifest.kind == "factory":
+        if trains:
             weights = _learn(parent, Bundle(folder), folder, settings.optimize.seed, seconds, threads)
             draft = draft.model_copy(update={"weights": weights, "weights_bytes": (folder / weights).stat().st_size})
         return seal(folder, draft, child, settings.model.external_data)
 
 
-def _splits(parent: Bundle, fresh: Fresh, labelled: bool, seed: int) -> Arrays:
-    """Arrays of a file of fresh samples; all samples of one request stay together."""
+def _splits(parent: Bundle, fresh: Fresh, labelled: bool, seed: int) -> dict[str, Split]:
+    """What each split gets of the fresh samples; all samples of one request stay together."""
     requests, members = np.unique(fresh.requests, return_inverse=True)
     drawn = np.random.default_rng(seed).permutation(len(requests))
     held_out = (drawn < _HELD_OUT * len(requests))[members]
     learnt = np.flatnonzero(~held_out)
     rows = {"train": learnt, "calibration": learnt[:_CALIBRATION], "validation": np.flatnonzero(held_out)}
     targets = _targets(parent, fresh, labelled)
-    arrays = {f"{name}/{key}": values[some] for name, some in rows.items() for key, values in fresh.inputs.items()}
-    if targets is not None:
-        arrays |= {f"{name}/target": targets[some] for name, some in rows.items()}
-    return arrays
+    return {name: Split(name, fresh.inputs, targets).take(some) for name, some in rows.items()}
+
+
+def _arrays(splits: Mapping[str, Split]) -> Arrays:
+    """Arrays of a file of fresh samples."""
+    arrays = {f"{name}/{key}": values for name, split in splits.items() for key, values in split.inputs.items()}
+    return arrays | {f"{name}/target": split.targets for name, split in splits.items() if split.targets is not None}
 
 
 def _targets(parent: Bundle, fresh: Fresh, labelled: bool) -> np.ndarray | None:
@@ -216,7 +237,7 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     old = order.permutation(np.flatnonzero(~fresh))[:_MOST_OLD]
     permuted = order.permutation(np.concatenate([np.flatnonzero(fresh), old]))
     apart, rows = np.split(permuted, [int(_STOP_SHARE * len(permuted))])
-    outputs, again = teacher_answers(parent, split.take(rows), threads), repeated(fresh[rows])
+    outputs, again = teacher_answers(parent, revised.clean_split("train").take(rows), threads), repeated(fresh[rows])
     part, is_fresh = split.take(rows[again]), torch.from_numpy(fresh[rows[again]])
     teacher = [outputs[name][again] for name in parent.manifest.outputs]
     config = _config(module, parent, seed)

@@ -8,6 +8,11 @@ not show a point's loss to be impossible, let pass what they do not see.
 What the re-optimisation is for must really get better: answers on the recent samples (by labels, or by the parent's
 answers), or the latency. What it is not for must not get worse: on recent samples as on golden ones, or beyond noise by
 a tenth of the latency.
+
+The owner's own accuracy goal compares a challenger with the revised parent. Recent samples may be so hard that nothing
+small comes so near to the parent there, and refusing all of it would leave the worse champion in place. So where
+answers must get better, the goal is a duty on the golden samples only; who also holds it on all samples is preferred
+(see `leanloop.select.decision`), and the verdict says when nobody does.
 """
 
 from __future__ import annotations
@@ -25,6 +30,11 @@ CHALLENGE_CHECKS = ("golden", "recent", "speed")
 
 SLOWER = 1.1
 """A challenger that answers better may be slower by this factor."""
+
+
+def judged_by_the_goal(evidence: Evidence, challenge: Challenge | None) -> Evidence:
+    """The samples on which the owner's accuracy goal must hold."""
+    return evidence if challenge is None or challenge.aim == "latency" else evidence.golden
 
 
 def challenge_checks(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from leanloop.core.contracts import Benchmark, Challenge, Check, VariantBenchmark, VariantVerdict, Verdict
 from leanloop.core.settings import GoalSettings
 from leanloop.select import formatting
-from leanloop.select.challenge import CHALLENGE_CHECKS, challenge_checks
+from leanloop.select.challenge import CHALLENGE_CHECKS, challenge_checks, judged_by_the_goal
 from leanloop.select.gate import (
     ACCURACY_CHECKS,
     CONSTRAINT_CHECKS,
@@ -36,21 +36,26 @@ def decide(
 ) -> Verdict:
     """The verdict on validation alone; ``test`` is not read, and its fields are empty.
 
-    With a challenge the winner must also be better than the champion, which itself cannot win.
+    With a challenge the winner must also be better than the champion, which itself cannot win. Where nobody holds the
+    accuracy goal on golden and recent samples together, the one that is most right wins, not the fastest.
     """
-    candidates = _candidates(benchmark, challenge)
-    checks = {variant.id: _checks(variant, benchmark, evidence, goal, confidence) for variant in benchmark.variants}
+    candidates, judged = _candidates(benchmark, challenge), judged_by_the_goal(evidence, challenge)
+    checks = {variant.id: _checks(variant, benchmark, judged, goal, confidence) for variant in benchmark.variants}
     if challenge is not None:
         for one in candidates:
             against = challenge_checks(one, benchmark, evidence, challenge, goal, confidence)
             checks[one.id] = (*checks[one.id], *against)
     front = pareto_front([_costs(variant, benchmark, goal) for variant in benchmark.variants])
     feasible = [variant for variant in benchmark.variants if all(check.passed for check in checks[variant.id])]
-    winner, tied = _best([variant for variant in feasible if variant in candidates], benchmark, goal, confidence)
+    able = [variant for variant in feasible if variant in candidates]
+    everywhere = {one.id: accuracy_checks(one, benchmark, evidence, goal, confidence) for one in able}
+    whole = [one for one in able if meets(everywhere[one.id], ACCURACY_CHECKS)]
+    winner, tied = _best(whole or able, benchmark, goal, confidence, fastest=bool(whole))
     if winner is None:
         reason = (KEEP_CHAMPION if challenge else KEEP_ORIGINAL) + _why_not(benchmark, candidates, checks, goal)
     else:
         reason = _why(winner, tied, benchmark, checks[winner.id], goal)
+        reason += "" if whole else _nearest_to_the_goal(everywhere[winner.id])
     return Verdict(
         bundle_digest=benchmark.bundle_digest,
         winner=None if winner is None else winner.id,
@@ -101,19 +106,28 @@ def _costs(variant: VariantBenchmark, benchmark: Benchmark, goal: GoalSettings) 
 
 
 def _best(
-    feasible: Sequence[VariantBenchmark], benchmark: Benchmark, goal: GoalSettings, confidence: float
+    feasible: Sequence[VariantBenchmark], benchmark: Benchmark, goal: GoalSettings, confidence: float, *, fastest: bool
 ) -> tuple[VariantBenchmark | None, list[VariantBenchmark]]:
-    """The best on the objective, and those that cannot be told from the leader on it, the best itself left out."""
+    """The best on the objective, and those that cannot be told from the leader on it, the best itself left out.
+
+    Or, when it is not the ``fastest`` that is wanted, the one with the best metric, and nobody beside it.
+    """
     if not feasible:
         return None, []
     leader = min(feasible, key=lambda variant: objective_value(variant, goal))
-    tied = [other for other in feasible if improvement(other, leader, goal, confidence).low <= 1]
+    tied = [other for other in feasible if not fastest or improvement(other, leader, goal, confidence).low <= 1]
     sign = -1 if benchmark.higher_is_better else 1
     best, *others = sorted(
         tied,
         key=lambda variant: (sign * variant.metric, variant.size_bytes, objective_value(variant, goal), variant.id),
     )
-    return best, others
+    return best, others if fastest else []
+
+
+def _nearest_to_the_goal(checks: Sequence[Check]) -> str:
+    """What is said of a winner that does not hold the accuracy goal on golden and recent samples together."""
+    missed = " ".join(check.note for check in checks if not check.passed)
+    return f" On golden and recent samples together no candidate holds the goal; this one is the nearest. {missed}"
 
 
 def _why(

@@ -17,7 +17,7 @@ Constraints. Latency counts with the upper end of its interval; sizes and memory
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Evidence:
         classification: Whether outputs are scores of classes.
         classes: Class names; empty when the owner gave none.
         recent: Which samples are live ones, booleans [samples]; the others are the owner's. Empty: none are.
+        part: Of the validation split, as the checks name it.
     """
 
     metric: Metric
@@ -54,11 +55,25 @@ class Evidence:
     classification: bool
     classes: tuple[str, ...] = ()
     recent: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    part: str = "validation"
 
     @property
     def labels(self) -> np.ndarray:
         """The right class per sample; by the original's own answers where there are no labels."""
         return self.truth if self.metric.needs_labels else classes_of(self.truth)
+
+    @property
+    def golden(self) -> Evidence:
+        """The owner's samples only; all where none are live."""
+        rows = ~self.recent
+        if rows.all() or not rows.any():
+            return self
+        outputs = {identity: values[rows] for identity, values in self.outputs.items()}
+        return replace(self, truth=self.truth[rows], outputs=outputs, recent=self.recent[rows], part="golden")
+
+    def score(self, identity: str) -> float:
+        """The metric of a variant."""
+        return self.metric.score(self.outputs[identity], self.truth)
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number."""
@@ -122,7 +137,7 @@ def _metric_check(
     variant: VariantBenchmark, benchmark: Benchmark, evidence: Evidence, goal: GoalSettings, confidence: float
 ) -> Check:
     metric, name = evidence.metric, benchmark.metric_name
-    original = benchmark.original.metric
+    original, found = evidence.score(benchmark.original.id), evidence.score(variant.id)
     limit = metric.limit(original, goal.max_accuracy_drop)
     allowed = metric.drop(original, limit)
     drop = metric_drop(
@@ -137,7 +152,7 @@ def _metric_check(
     bound = (
         f"{formatting.metric_change(name, -better * drop.high)} to {formatting.metric_change(name, -better * drop.low)}"
     )
-    if not metric.meets(variant.metric, limit):
+    if not metric.meets(found, limit):
         passed, verdict = False, "outside the goal"
     elif drop.high <= allowed:
         passed, verdict = True, f"shown to be within the goal ({bound})"
@@ -145,10 +160,10 @@ def _metric_check(
         passed, verdict = True, f"a tie with the original on {len(evidence.truth):,} samples ({bound})"
     else:
         passed, verdict = False, f"surely worse, and not surely within the goal ({bound})"
-    found, asked = formatting.metric(name, variant.metric), formatting.metric(name, limit)
     side = "least" if metric.higher_is_better else "most"
-    note = f"Validation {name} {found}, at {side} {asked} allowed: {verdict}."
-    return Check(name="metric", passed=passed, value=variant.metric, limit=limit, note=note)
+    told, asked = formatting.metric(name, found), formatting.metric(name, limit)
+    note = f"{evidence.part.capitalize()} {name} {told}, at {side} {asked} allowed: {verdict}."
+    return Check(name="metric", passed=passed, value=found, limit=limit, note=note)
 
 
 def _class_check(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leanloop.core.contracts import Aim, Analysis, BundleManifest, Challenge
 from leanloop.core.events import step_events
 from leanloop.core.files import atomic_folder
 from leanloop.core.loop_contracts import CHAMPION, Champion
 from leanloop.core.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from leanloop.bundle import Bundle
 
 
 def run(settings: Settings, *, champion: Path, bundle: Path, analysis: Path, candidates: Path, aim: Aim) -> None:
@@ -27,21 +33,35 @@ def run(settings: Settings, *, champion: Path, bundle: Path, analysis: Path, can
         from leanloop.bundle import Bundle
         from leanloop.optimize import remake
 
-        serving = Champion.load(champion)
+        serving, revised = Champion.load(champion), Bundle(bundle)
         with atomic_folder(candidates) as folder:
             made = remake(
-                Bundle(bundle),
+                revised,
                 Analysis.load(analysis),
                 serving.artifact.recipe,
                 BundleManifest.load(champion / "bundle"),
                 in_budget(settings),
                 folder,
                 aim=aim,
+                serving=_answers(champion, serving, revised, settings.goal.threads),
             )
             shutil.copytree(champion / "artifact", folder / CHAMPION)
             serving.save(folder / CHAMPION)
             challenge = Challenge(champion=f"champion-{serving.artifact.id}", aim=aim)
             made.model_copy(update={"challenge": challenge}).save(folder)
+
+
+def _answers(champion: Path, serving: Champion, revised: Bundle, threads: int) -> np.ndarray:
+    """First output of what serves on the revised validation split, [samples, ...]."""
+    from leanloop.bundle import Bundle
+    from leanloop.runtime import open_session, predict
+
+    own = Bundle(champion / "bundle")
+    session = open_session(serving.artifact.model, champion / "artifact", threads=threads, bundle=own)
+    try:
+        return predict(session, revised.split("validation"))[revised.manifest.outputs[0]]
+    finally:
+        session.close()
 
 
 def in_budget(settings: Settings) -> Settings:

@@ -49,6 +49,7 @@ class BundleManifest(FileContract):
     splits: dict[str, SplitSummary] = Field(description="by split name; a split that is not there is absent")
     parent: str | None = Field(None, description="digest of the bundle that this one was revised from")
     fresh: tuple[str, ...] = Field((), description="files of live samples that are mixed into the data, newest last")
+    likeness: str | None = Field(None, description="file that makes old samples look like fresh ones")
     weights_bytes: int
     digest: str = Field(description="over weights, code, samples, data digests and these fields")
 

@@ -182,7 +182,10 @@ def taught_loss(split: Split, teacher: Sequence[np.ndarray], config: Distillatio
 
 
 def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
-    """The original's outputs on all training samples, in order; computed once per bundle and kept in the store."""
+    """The original's outputs on all training samples, in order; computed once per bundle and kept in the store.
+
+    Of a look-alike of fresh samples it is what the original says of the sample that it was made from, and knows well.
+    """
     key = f"teachers/{workshop.bundle.manifest.digest}"
     with tempfile.TemporaryDirectory(prefix="leanloop-teacher-") as scratch:
         folder = Path(scratch) / "teacher"
@@ -196,7 +199,7 @@ def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
 
 
 def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:
-    return teacher_answers(workshop.bundle, workshop.bundle.split("train"), workshop.threads)
+    return teacher_answers(workshop.bundle, workshop.bundle.clean_split("train"), workshop.threads)
 
 
 def teacher_answers(bundle: Bundle, split: Split, threads: int) -> dict[str, np.ndarray]:

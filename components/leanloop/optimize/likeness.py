@@ -1,0 +1,89 @@
+"""Whether the owner's samples can stand in for fresh ones, once they are made to look like them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from leanloop.bundle import Bundle, Likeness, Split, classes_of
+from leanloop.bundle.likeness import LEAST_FRESH, MOST_NUMBERS, OLD_PER_NUMBER
+from leanloop.core.events import emit
+
+_FITTED = 20_000
+_ASKED = 2_000
+_POINTS = 2.0
+"""A loss of less is learnt from the fresh samples alone."""
+
+_NEARER = 0.6
+"""Of how differently the parent answers fresh samples and the owner's: with look-alikes it must be less."""
+
+
+def find_likeness(parent: Bundle, fresh: Split, seed: int) -> Likeness | None:
+    """How the owner's samples become look-alikes of fresh ones; None where they cannot, or need not.
+
+    The parent is the judge. It must be worse on fresh samples than on the owner's in the same shares of classes, and
+    mistake the look-alikes for the same classes as the fresh ones: how far apart its answers are is the total variation
+    between the shares of its answers, class by class, and look-alikes must make it much less.
+
+    Args:
+        parent: Classifies, with a metric that knows labels.
+        fresh: Labelled samples to learn from.
+        seed: Draws the owner's samples.
+    """
+    owners = parent.owners_split("train")
+    if owners is None or owners.targets is None or fresh.targets is None or not _fits(parent, owners, fresh):
+        return None
+    rows = _in_shares(owners.targets, fresh.targets, np.random.default_rng(seed))
+    labels = owners.targets[rows[:_ASKED]]
+    (key,) = fresh.inputs
+    likeness = Likeness.fit(owners.inputs[key][rows], fresh.inputs[key])
+    asked = Split("train", {key: owners.inputs[key][rows[:_ASKED]]}, labels)
+    alike = Split("train", {key: likeness.apply(asked.inputs[key], seed)}, labels)
+    module, metric = parent.module(), parent.metric
+    answers = [parent.predict(module, part) for part in (asked, fresh, alike)]
+    usual, hard, found = (
+        parent.score(output, part) for output, part in zip(answers, (asked, fresh, alike), strict=True)
+    )
+    classes = [classes_of(output[parent.manifest.outputs[0]]) for output in answers]
+    before, after = (_apart(classes[1], fresh.targets, classes[part], labels) for part in (0, 2))
+    good = metric.drop(usual, hard) >= _POINTS * metric.point(usual) and after < _NEARER * before
+    emit("look_alikes", taken=good, owners=usual, fresh=hard, look_alikes=found, before=before, after=after)
+    return likeness if good else None
+
+
+def _apart(answers: np.ndarray, targets: np.ndarray, others: np.ndarray, their_targets: np.ndarray) -> float:
+    """How differently two sets of samples are answered, 0 to 1.
+
+    Args:
+        answers: Classes that were answered, [n].
+        targets: The right ones, [n].
+        others: Classes that were answered to other samples, [m].
+        their_targets: The right ones of these; every one of ``targets`` is among them, [m].
+    """
+    many, total = 1 + int(max(answers.max(), others.max())), 0.0
+    for label in np.unique(targets):
+        mine, its = answers[targets == label], others[their_targets == label]
+        shares = [np.bincount(one, minlength=many) / max(1, len(one)) for one in (mine, its)]
+        total += len(mine) * np.abs(shares[0] - shares[1]).sum() / 2
+    return float(total / len(answers))
+
+
+def _fits(parent: Bundle, owners: Split, fresh: Split) -> bool:
+    """Whether samples are few enough numbers, and there are enough of them to tell their variances."""
+    values = list(fresh.inputs.values())
+    numbers = int(np.prod(values[0].shape[1:]))
+    return (
+        parent.manifest.task == "classification"
+        and len(values) == 1
+        and values[0].dtype.kind == "f"
+        and numbers <= MOST_NUMBERS
+        and len(owners) >= OLD_PER_NUMBER * numbers
+        and len(fresh) >= LEAST_FRESH
+    )
+
+
+def _in_shares(targets: np.ndarray, like: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows of some targets, drawn so that their classes have the shares that they have in others."""
+    classes, members = np.unique(targets, return_inverse=True)
+    wanted = np.array([np.mean(like == one) for one in classes])
+    weights = (wanted / np.bincount(members))[members]
+    return rng.choice(len(targets), min(_FITTED, len(targets)), p=weights / weights.sum())

@@ -1,0 +1,100 @@
+"""Old samples that look like fresh ones: mean and variances are those of the fresh ones, and the content stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from leanloop.bundle import Likeness, Split
+from leanloop.bundle.fresh import mix
+
+Shift = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def digits() -> np.ndarray:
+    return (load_digits().images / 16).astype(np.float32)[:, None]
+
+
+def noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return images + 0.3 * rng.standard_normal(images.shape, np.float32)
+
+
+def blur(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.mean([np.roll(images, step, 3) for step in (-1, 0, 1)], axis=0)
+
+
+def brightness(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return images + np.float32(0.4)
+
+
+@pytest.fixture(params=[noise, blur, brightness])
+def fitted(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, Likeness]:
+    """Old images, the same under a shift, and the likeness; it has seen other images than it is judged by."""
+    shift: Shift = request.param
+    images, rng = digits(), np.random.default_rng(0)
+    old, kept = images[:1_200], images[1_200:]
+    return kept, shift(kept, rng), Likeness.fit(old, shift(old[::2], rng))
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> float:
+    """How far apart the means and the standard deviations of the pixels are."""
+    return float(np.abs(one.mean(0) - other.mean(0)).mean() + np.abs(one.std(0) - other.std(0)).mean())
+
+
+def test_look_alikes_have_the_means_and_spreads_of_fresh_samples(
+    fitted: tuple[np.ndarray, np.ndarray, Likeness],
+) -> None:
+    old, fresh, likeness = fitted
+    alike = likeness.apply(old, seed=0)
+    assert (alike.shape, alike.dtype) == (old.shape, old.dtype)
+    assert distance(alike, fresh) < distance(old, fresh) / 3
+
+
+def test_a_look_alike_shows_what_the_old_sample_shows(fitted: tuple[np.ndarray, np.ndarray, Likeness]) -> None:
+    old, _, likeness = fitted
+    alike = likeness.apply(old, seed=0).reshape(len(old), -1)
+    distances = ((alike[:, None] - alike.mean(0) - (old.reshape(len(old), -1) - old.mean((0)).reshape(-1))) ** 2).sum(
+        -1
+    )
+    assert (distances.argmin(1) == np.arange(len(old))).mean() > 0.8
+
+
+def test_an_unshifted_world_is_left_as_it_is() -> None:
+    images = digits()
+    likeness = Likeness.fit(images[::2], images[1::2])
+    change = likeness.apply(images, seed=0) - images
+    assert np.abs(change).mean() < 0.05
+
+
+def test_it_is_kept_in_a_file_and_gives_the_same_again(tmp_path: Path) -> None:
+    images = digits()
+    likeness = Likeness.fit(images, noise(images, np.random.default_rng(0)))
+    likeness.save(tmp_path / "likeness.npz")
+    again = Likeness.load(tmp_path / "likeness.npz")
+    np.testing.assert_array_equal(again.apply(images, 7), likeness.apply(images, 7))
+    assert (again.apply(images, 7) != likeness.apply(images, 8)).any()
+
+
+def test_every_second_of_the_owners_samples_is_a_look_alike_and_the_teacher_sees_the_clean_one() -> None:
+    images, labels = digits(), load_digits().target
+    owners, fresh = Split("train", {"image": images}, labels), Split("train", {"image": images[:300] + 5}, labels[:300])
+    earlier = Split("train", {"image": images[:100] - 5}, labels[:100])
+    likeness = Likeness.fit(images, images[:300] + 5)
+    mixed = mix("train", owners, fresh, [earlier], likeness)
+    assert mixed.split is not None
+    assert mixed.clean is not None
+    seen, clean = mixed.split.inputs["image"], mixed.clean.inputs["image"]
+    changed = (seen != clean).any((1, 2, 3))
+    assert changed.sum() == len(images) / 2 + 0.5
+    assert not changed[mixed.fresh].any()
+    assert not changed[clean.mean((1, 2, 3)) < -1].any(), "an earlier revision's samples stay"
+    assert (seen[changed].mean((1, 2, 3)) > 4).all()
+    assert (clean[changed].mean((1, 2, 3)) < 1).all()
+    plain = mix("train", owners, fresh, [earlier])
+    assert plain.split is plain.clean
+    np.testing.assert_array_equal(clean, plain.clean.inputs["image"])  # type: ignore[union-attr]
+    np.testing.assert_array_equal(mixed.split.targets, plain.split.targets)  # type: ignore[union-attr, arg-type]
