@@ -21,11 +21,11 @@ import os
 import struct
 import threading
 import time
-import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -124,9 +124,15 @@ class Capture:
         """What was done so far."""
         return Counters(os.getpid(), self._captured, self._dropped, self._lost, self._removed)
 
-    def wants(self, request_id: str) -> bool:
-        """Whether the request is part of the sample."""
-        return zlib.crc32(request_id.encode()) < self._below and not request_id.startswith(INTERNAL)
+    def wanted(self, request_ids: Sequence[str]) -> list[int]:
+        """Which requests of a batch are part of the sample: their places in it."""
+        # Every request waits for this, with cold caches: one call for all of them, and the rarer answer last.
+        below = self._below
+        return [
+            place
+            for place, request_id in enumerate(request_ids)
+            if crc32(request_id.encode()) < below and not request_id.startswith(INTERNAL)
+        ]
 
     def offer(self, record: Record) -> None:
         """Take a record, whose arrays must not change any more; returns at once. For one thread."""
@@ -246,7 +252,7 @@ def read_segment(path: Path) -> Iterator[Record | Counters]:
         header_length, body_length, checksum = _HEAD.unpack_from(data, offset)
         start = offset + _HEAD.size
         end = start + header_length + body_length
-        if end > len(data) or zlib.crc32(data[start:end]) != checksum:
+        if end > len(data) or crc32(data[start:end]) != checksum:
             raise ValueError(f"a record is damaged at byte {offset} of {path}")
         header = json.loads(data[start : start + header_length])
         yield _unpack(header, data[start + header_length : end])
@@ -255,7 +261,7 @@ def read_segment(path: Path) -> Iterator[Record | Counters]:
 
 def _pack(header: dict[str, Any], body: bytes) -> bytes:
     text = json.dumps(header).encode()
-    return _HEAD.pack(len(text), len(body), zlib.crc32(body, zlib.crc32(text))) + text + body
+    return _HEAD.pack(len(text), len(body), crc32(body, crc32(text))) + text + body
 
 
 def _unpack(header: dict[str, Any], body: bytes) -> Record | Counters:

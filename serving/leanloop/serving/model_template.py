@@ -90,15 +90,15 @@ class TritonPythonModel:
             outputs: By request, then by output.
             compute_ms: What the model took for the batch.
         """
-        for index, request in enumerate(requests):
-            if self.warmups:
-                self.warmups -= 1
-                continue
-            identity = request.request_id() or uuid.uuid4().hex
-            if capture.wants(identity):
-                asked = {name: np.array(arrays[index]) for name, arrays in zip(self.inputs, inputs, strict=True)}
-                answered = {name: np.array(array) for name, array in zip(self.outputs, outputs[index], strict=True)}
-                capture.offer(Record(identity, self.model, self.version, time.time(), compute_ms, asked, answered))
+        if self.warmups:
+            # They all come before the first real request.
+            self.warmups -= min(self.warmups, len(requests))
+            return
+        identities = [request.request_id() or uuid.uuid4().hex for request in requests]
+        for index in capture.wanted(identities):
+            asked = {name: np.array(arrays[index]) for name, arrays in zip(self.inputs, inputs, strict=True)}
+            answered = {name: np.array(array) for name, array in zip(self.outputs, outputs[index], strict=True)}
+            capture.offer(Record(identities[index], self.model, self.version, time.time(), compute_ms, asked, answered))
 
     def respond(self, arrays: Sequence[Any]) -> Any:
         """One response of named tensors."""
