@@ -77,7 +77,8 @@ def _analyze(bundle: Bundle, settings: Settings, store: Store | None, child: Chi
         times_ms = {graph.layer_names.get(node, node): time for node, time in node_ms.items()}
     progress(40, 100, "scoring the original")
     metric = _metric(bundle, file)
-    found = _sensitivities(bundle, graph, node_ms)
+    # A revision is as sensitive as what it was revised from; a repair does not wait for it to be measured again.
+    found = () if bundle.manifest.parent else _sensitivities(bundle, graph, node_ms)
     weight_bytes = sum(cost.weight_bytes for cost in costs)
     evidence = Evidence(
         batch_size=goal.batch_size,

@@ -286,7 +286,7 @@ def _reached(kernels: Sequence[Kernel]) -> str:
 
 def _most_sensitive(drops: Mapping[str, float]) -> str:
     if not drops:
-        return "No layer's sensitivity could be measured."
+        return "No layer's sensitivity was measured."
     worst = max(drops, key=lambda name: drops[name])
     if drops[worst] <= 0:
         return "No layer is sensitive to it."

@@ -38,6 +38,11 @@ class Bundle:
         return self.folder / self.manifest.weights
 
     @property
+    def student(self) -> Path:
+        """Folder with the small network that was made from the bundle before, in a revision whose parent had one."""
+        return self.folder / "student"
+
+    @property
     def has_module(self) -> bool:
         """Whether the original is a PyTorch module (not an ONNX file)."""
         return self.manifest.kind != "onnx"

@@ -3,8 +3,8 @@
 A file of fresh samples is an ``.npz`` like the owner's could be: arrays ``<split>/<input>`` and ``<split>/target``. The
 newest file is what the model must learn, the owner's data and older files are what it must not forget:
 
-    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Every second of the
-                   owner's is made to look like a fresh one, where that works: see `leanloop.bundle.likeness`
+    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Where old samples can be
+                   made to look like fresh ones, that many old and that many look-alikes, at most 40,000 together
     calibration    as many fresh as old
     validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
     test           the owner's alone
@@ -64,26 +64,27 @@ def mix(
         return Mixed(owners, np.zeros(0 if owners is None else len(owners), bool), owners)
     if owners is None:
         return Mixed(fresh, np.ones(len(fresh), bool), fresh)
-    order, look_alikes = np.random.default_rng(_SEED), np.empty(0, int)
+    order, parts = np.random.default_rng(_SEED), [fresh]
     if name == "validation":
-        old = owners.take(_some(len(owners), max(LEAST_GOLDEN, len(fresh)), order))
+        parts += [owners.take(_some(len(owners), max(LEAST_GOLDEN, len(fresh)), order))]
     elif name == "calibration":
         count = min(len(owners), len(fresh))
-        old = owners.take(_some(len(owners), count, order))
-        fresh = fresh.take(_some(len(fresh), count, order))
+        parts = [fresh.take(_some(len(fresh), count, order)), owners.take(_some(len(owners), count, order))]
     else:
-        count = min(MOST_OLD, MOST_REPEATS * OLD_PER_FRESH * len(fresh))
         everything = _joined(name, [owners, *earlier])
-        chosen = _some(len(everything), count, order)
-        old, look_alikes = everything.take(chosen), np.flatnonzero(chosen < len(owners))[::2]
-    rows = order.permutation(len(old) + len(fresh))
-    clean = _joined(name, [old, fresh]).take(rows)
-    if likeness is None or not len(look_alikes):
-        return Mixed(clean, rows >= len(old), clean)
-    (key,), places = clean.inputs, np.flatnonzero(np.isin(rows, look_alikes))
+        count = min(len(everything), MOST_REPEATS * OLD_PER_FRESH * len(fresh), MOST_OLD // (2 if likeness else 1))
+        parts += [everything.take(_some(len(everything), count, order))]
+        if likeness:
+            parts += [owners.take(_some(len(owners), count, order))]
+    joined, ends = _joined(name, parts), np.cumsum([len(part) for part in parts])
+    rows = order.permutation(len(joined))
+    clean, is_fresh = joined.take(rows), rows < ends[0]
+    if likeness is None or name != "train":
+        return Mixed(clean, is_fresh, clean)
+    (key,), alike = clean.inputs, rows >= ends[1]
     values = clean.inputs[key].copy()
-    values[places] = likeness.apply(values[places], _SEED)
-    return Mixed(replace(clean, inputs={key: values}), rows >= len(old), clean)
+    values[alike] = likeness.apply(values[alike], _SEED)
+    return Mixed(replace(clean, inputs={key: values}), is_fresh, clean)
 
 
 def repeated(fresh: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What the steps of a re-optimisation hand to each other, beside the contracts of a plain run.
 
 snapshot/    snapshot.json    + data.npz
-champion/    champion.json    + bundle/, artifact/
+champion/    champion.json    + bundle/, artifact/, student/
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from leanloop.core.settings import Name
 
 CHAMPION = "champion"
 """Folder among the candidates of a re-optimisation, with ``champion.json`` and the artifact's files."""
+
+STUDENT = "student"
+"""Folder of a `Champion`."""
 
 DATA = "data.npz"
 """Of a snapshot: its samples."""
@@ -43,7 +46,10 @@ class Snapshot(FileContract):
 
 
 class Champion(FileContract):
-    """``champion.json``: the release that serves; ``bundle/`` holds its bundle, ``artifact/`` its files."""
+    """``champion.json``: the release that serves; ``bundle/`` holds its bundle, ``artifact/`` its files.
+
+    ``student/`` holds the trained PyTorch module that the files were made from, where that is not the original.
+    """
 
     filename: ClassVar[str] = "champion.json"
     release: Release

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from torch import nn
@@ -23,11 +22,12 @@ from leanloop.core.errors import StoreError
 from leanloop.core.files import read_json, write_json
 from leanloop.optimize.recipe import Recipe, prefix_id
 from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop
+from leanloop.optimize.techniques.base import SHAPES, WEIGHTS, reshape
 
 CHECKPOINT = "checkpoint"
 """Folder of a candidate that `rebuild` reads; absent when no technique changed the PyTorch module."""
 
-_SHAPES, _WEIGHTS, _COST = "shapes.json", "weights.safetensors", "cost.json"
+_COST = "cost.json"
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,15 @@ def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
         if technique.rebuild is not None:
             shapes.append([technique.name, record])
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
-    safetensors.torch.save_file(state, folder / _WEIGHTS)
-    write_json(folder / _SHAPES, shapes)
+    safetensors.torch.save_file(state, folder / WEIGHTS)
+    write_json(folder / SHAPES, shapes)
     write_json(folder / _COST, cost)
 
 
 def _restore(folder: Path, bundle: Bundle) -> nn.Module:
     module = bundle.module()
-    shapes: list[tuple[str, Any]] = read_json(folder / _SHAPES)
-    for name, record in shapes:
-        rebuild_shapes = _torch_technique(name).rebuild
-        assert rebuild_shapes is not None
-        rebuild_shapes(module, record, bundle)
-    module.load_state_dict(safetensors.torch.load_file(folder / _WEIGHTS))
+    reshape(module, read_json(folder / SHAPES), bundle)
+    module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     return module.eval()
 
 

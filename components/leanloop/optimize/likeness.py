@@ -7,6 +7,7 @@ import numpy as np
 from leanloop.bundle import Bundle, Likeness, Split, classes_of
 from leanloop.bundle.likeness import LEAST_FRESH, MOST_NUMBERS, OLD_PER_NUMBER
 from leanloop.core.events import emit
+from leanloop.optimize.techniques.distillation import teacher_answers
 
 _FITTED = 20_000
 _ASKED = 2_000
@@ -17,7 +18,7 @@ _NEARER = 0.6
 """Of how differently the parent answers fresh samples and the owner's: with look-alikes it must be less."""
 
 
-def find_likeness(parent: Bundle, fresh: Split, seed: int) -> Likeness | None:
+def find_likeness(parent: Bundle, fresh: Split, seed: int, *, threads: int = 1) -> Likeness | None:
     """How the owner's samples become look-alikes of fresh ones; None where they cannot, or need not.
 
     The parent is the judge. It must be worse on fresh samples than on the owner's in the same shares of classes, and
@@ -28,6 +29,7 @@ def find_likeness(parent: Bundle, fresh: Split, seed: int) -> Likeness | None:
         parent: Classifies, with a metric that knows labels.
         fresh: Labelled samples to learn from.
         seed: Draws the owner's samples.
+        threads: CPU threads.
     """
     owners = parent.owners_split("train")
     if owners is None or owners.targets is None or fresh.targets is None or not _fits(parent, owners, fresh):
@@ -38,14 +40,13 @@ def find_likeness(parent: Bundle, fresh: Split, seed: int) -> Likeness | None:
     likeness = Likeness.fit(owners.inputs[key][rows], fresh.inputs[key])
     asked = Split("train", {key: owners.inputs[key][rows[:_ASKED]]}, labels)
     alike = Split("train", {key: likeness.apply(asked.inputs[key], seed)}, labels)
-    module, metric = parent.module(), parent.metric
-    answers = [parent.predict(module, part) for part in (asked, fresh, alike)]
+    answers = [teacher_answers(parent, part, threads) for part in (asked, fresh, alike)]
     usual, hard, found = (
         parent.score(output, part) for output, part in zip(answers, (asked, fresh, alike), strict=True)
     )
     classes = [classes_of(output[parent.manifest.outputs[0]]) for output in answers]
     before, after = (_apart(classes[1], fresh.targets, classes[part], labels) for part in (0, 2))
-    good = metric.drop(usual, hard) >= _POINTS * metric.point(usual) and after < _NEARER * before
+    good = parent.metric.drop(usual, hard) >= _POINTS * parent.metric.point(usual) and after < _NEARER * before
     emit("look_alikes", taken=good, owners=usual, fresh=hard, look_alikes=found, before=before, after=after)
     return likeness if good else None
 

@@ -1,8 +1,9 @@
 """The champion's recipe made again on a revised bundle: much cheaper than a search, and it mostly suffices.
 
-First the recipe itself, its fine-tuning scaled to as many steps as it had: then other ways to make the files from the
-same PyTorch module, where these are faster. Both are trials like those of a search, with their rungs, and the store
-keeps what they find. Only when none does, or something faster is asked for, a whole search follows.
+First the recipe itself: what serves goes on learning from its own weights, where the revised bundle carries them
+(`leanloop.optimize.techniques.resume`); else its fine-tuning is scaled to as many steps as it had. Then other ways to
+make the files from the same PyTorch module, where these are faster. Both are trials like those of a search, with their
+rungs, and the store keeps what they find. Only when none does, or something faster is asked for, a search follows.
 
 What does: the accuracy that the goal asks for holds on golden and recent samples together. Recent samples may be so
 hard that no small model comes so near to its parent on them; then it must hold on the golden ones, and on the recent
@@ -14,12 +15,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from leanloop.benchmark import noninferiority
 from leanloop.bundle import Bundle
+from leanloop.bundle.fresh import repeated
 from leanloop.core.child import Child
 from leanloop.core.contracts import Aim, Analysis, BundleManifest, Candidates, RecipeRecord, TrialRow
 from leanloop.core.errors import LeanloopError
@@ -34,7 +37,16 @@ from leanloop.optimize.recipe import Recipe
 from leanloop.optimize.search import failed_row, run_plan, search_worker, write_candidates
 from leanloop.optimize.space import Finish, make_space
 from leanloop.optimize.study import store_url
+from leanloop.optimize.techniques.distillation import DistillationConfig
+from leanloop.optimize.techniques.resume import ResumeConfig
+from leanloop.optimize.techniques.resume import why_not as why_no_student
 from leanloop.runtime import kept_original_outputs
+
+_RESUMED_STEPS = 900
+"""Of a student that goes on learning: it has little to mend."""
+
+_GENTLE = {"sgd": 0.02, "adamw": 5e-4}
+"""Its learning rate, at most: the weights are good already."""
 
 _GIVEN_UP = 0.9
 """Only a short training that loses this share of the metric says that the recipe cannot work any more."""
@@ -65,7 +77,8 @@ def remake(
     """
     space, rows, store = make_space(bundle, settings), [], Store(store_url(settings))
     if champion is not None:
-        recipe = _as_long(Recipe.from_record(champion), parent, bundle.manifest)
+        before = Recipe.from_record(champion)
+        recipe = _resumed(before, bundle) or _as_long(before, parent, bundle.manifest)
         rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials")
     fitting = [row for row in rows if within_limits(row, settings.goal)]
     if aim != "latency" and any(
@@ -151,6 +164,20 @@ def _makes_files_of(recipe: Recipe, finish: Finish) -> bool:
 def _after(recipe: Recipe, finish: Finish) -> list[Recipe]:
     configs = [recipe.torch if config is None else (*recipe.torch, config) for config in finish.configs]
     return [Recipe(finish.target, some) for some in configs]
+
+
+def _resumed(recipe: Recipe, bundle: Bundle) -> Recipe | None:
+    """The recipe with the student's own weights at its beginning; None where there is no student, or no training."""
+    training = [config for config in recipe.torch if isinstance(config, DistillationConfig)]
+    if not training or why_no_student(bundle):
+        return None
+    steps = max(1, len(repeated(bundle.fresh_rows("train"))) // training[0].batch_size)
+    gentle = replace(
+        training[0],
+        epochs=max(1, round(_RESUMED_STEPS / steps)),
+        learning_rate=min(training[0].learning_rate, _GENTLE[training[0].optimizer]),
+    )
+    return Recipe(recipe.target, (ResumeConfig(), gentle, *filter(None, [recipe.graph])))
 
 
 def _as_long(recipe: Recipe, parent: BundleManifest, revised: BundleManifest) -> Recipe:

@@ -3,8 +3,8 @@
 With labels the model is fine-tuned on old and fresh samples together. On fresh samples the labels alone teach; on old
 ones the parent's own answers teach beside them, so that nothing is forgotten (learning without forgetting; Li and
 Hoiem, "Learning without Forgetting", 2016, with old samples at hand instead of none). Where old samples can be made to
-look like fresh ones, every second of them is: then the parent's answers to the clean sample teach. The revision must be
-really better than its parent on fresh samples that it did not see, and at most a point worse on the golden ones.
+look like fresh ones, some are, and the parent's answers to the clean sample teach. The revision must be really better
+than its parent on fresh samples that it did not see, and at most a point worse on the golden ones.
 
 Without labels, or for a model whose weights cannot be trained, the weights stay. The parent's answers are then the
 fresh samples' targets: calibration, distillation and the choice among candidates look at what is asked now.
@@ -17,6 +17,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ def revise(
     settings: Settings,
     seconds: float,
     threads: int,
+    student: Path | None = None,
     child: Child | None = None,
 ) -> BundleManifest:
     """Write a new revision of a bundle.
@@ -100,6 +102,7 @@ def revise(
         settings: The seed, how many labels are needed, and which files an ``.onnx`` may read.
         seconds: What the fine-tuning may take, about.
         threads: CPU threads.
+        student: Checkpoint of what was made from the parent and serves, for its training to go on; None without one.
         child: The process to probe the new bundle in; one of its own without it.
 
     Raises:
@@ -122,8 +125,9 @@ def revise(
         )
     manifest = parent.manifest
     with atomic_folder(destination) as folder:
-        ignored = shutil.ignore_patterns("__pycache__", BundleManifest.filename)
-        shutil.copytree(parent.folder, folder, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(parent.folder, folder, ignore=partial(_not_handed_on, parent), dirs_exist_ok=True)
+        if student is not None:
+            shutil.copytree(student, folder / parent.student.name)
         file = f"fresh-{1 + max((int(name[6:-4]) for name in manifest.fresh), default=0)}.npz"
         kept = manifest.fresh[-(_KEPT_FILES - 1) :]
         for name in manifest.fresh[: -(_KEPT_FILES - 1)]:
@@ -131,8 +135,7 @@ def revise(
         splits = _splits(parent, fresh, learns, settings.optimize.seed)
         np.savez(folder / file, allow_pickle=False, **_arrays(splits))
         trains = learns and manifest.kind == "factory"
-        likeness = find_likeness(parent, splits["train"], settings.optimize.seed) if trains else None
-        (folder / LIKENESS).unlink(missing_ok=True)
+        likeness = find_likeness(parent, splits["train"], settings.optimize.seed, threads=threads) if trains else None
         if likeness is not None:
             likeness.save(folder / LIKENESS)
         draft = manifest.model_copy(
@@ -149,6 +152,12 @@ def revise(
             weights = _learn(parent, Bundle(folder), folder, settings.optimize.seed, seconds, threads)
             draft = draft.model_copy(update={"weights": weights, "weights_bytes": (folder / weights).stat().st_size})
         return seal(folder, draft, child, settings.model.external_data)
+
+
+def _not_handed_on(parent: Bundle, folder: str, names: list[str]) -> set[str]:
+    """Of the parent's files, those that every bundle has for itself."""
+    own = {BundleManifest.filename, LIKENESS, parent.student.name} if Path(folder) == parent.folder else set()
+    return {name for name in names if name in own or name == "__pycache__"}
 
 
 def _splits(parent: Bundle, fresh: Fresh, labelled: bool, seed: int) -> dict[str, Split]:
@@ -263,9 +272,12 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     few = [values[: _TIMED_STEPS * config.batch_size] for values in inputs]
     trial = replace(config, epochs=1)
     pace = train(copy.deepcopy(module), few, loss_of, trial, np.random.default_rng(seed), threads=threads)
-    enough, least = (math.ceil(steps * config.batch_size / len(part)) for steps in (_ENOUGH_STEPS, _LEAST_STEPS))
-    epochs = min(max(_MOST_EPOCHS, enough), max(least, int(seconds / (pace * len(part)))))
-    train(module, inputs, loss_of, replace(config, epochs=epochs), order, threads=threads, after_epoch=keep_best)
+    enough, least = (steps * config.batch_size for steps in (_ENOUGH_STEPS, _LEAST_STEPS))
+    passed = min(max(_MOST_EPOCHS * len(part), enough), max(least, int(seconds / pace)))
+    schedule = replace(config, epochs=math.ceil(passed / len(part)))
+    # They lie in random order, so that a part of them is drawn at random.
+    some = [values[: math.ceil(passed / schedule.epochs)] for values in inputs]
+    train(module, some, loss_of, schedule, order, threads=threads, after_epoch=keep_best)
     module.load_state_dict(weights)
 
 

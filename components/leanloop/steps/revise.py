@@ -10,7 +10,7 @@ from leanloop.core.child import Child
 from leanloop.core.contracts import Aim
 from leanloop.core.events import emit, step_events
 from leanloop.core.hardware import usable_cores
-from leanloop.core.loop_contracts import Snapshot
+from leanloop.core.loop_contracts import STUDENT, Snapshot
 from leanloop.core.settings import Settings
 
 TRAINING_SHARE = 0.5
@@ -31,6 +31,7 @@ def run(settings: Settings, *, champion: Path, snapshot: Path, bundle: Path, aim
         RefusedError: The fine-tuned model is not better on recent samples, or forgets what it knew.
         DataError: There are too few samples or labels.
     """
+    student = champion / STUDENT
     with step_events("revise"), Child(preload=("torch", "leanloop.bundle.probe")) as child:
         from leanloop.bundle import Bundle
         from leanloop.optimize import Fresh, revise
@@ -47,6 +48,7 @@ def run(settings: Settings, *, champion: Path, snapshot: Path, bundle: Path, aim
             settings=settings,
             seconds=60 * TRAINING_SHARE * settings.monitoring.trigger.budget_minutes,
             threads=usable_cores(),
+            student=student if student.is_dir() else None,
             child=child,
         )
         emit("revised", digest=manifest.digest, parent=manifest.parent, records=taken.records)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from leanloop.core.contracts import Release
 from leanloop.core.events import emit, step_events
 from leanloop.core.files import atomic_folder
-from leanloop.core.loop_contracts import Champion
+from leanloop.core.loop_contracts import STUDENT, Champion
 from leanloop.core.releases import fetch_release
 from leanloop.core.settings import Settings
+from leanloop.core.store import Store
 from leanloop.core.workspace import Workspace
 from leanloop.steps.versioning import version_snapshot
 
@@ -26,7 +29,7 @@ def run(settings: Settings, *, release: Release, since: float, champion: Path, s
         settings: The run's settings; the workspace holds the captured rows and the database of labels.
         release: What serves.
         since: Unix time of the oldest request that counts as fresh.
-        champion: Folder to write (`Champion`, ``bundle/``, ``artifact/``).
+        champion: Folder to write (`Champion`, ``bundle/``, ``artifact/``, and ``student/`` where one was trained).
         snapshot: Folder to write (`Snapshot`, ``data.npz``); in a DVC project its data are versioned, too.
 
     Raises:
@@ -42,6 +45,7 @@ def run(settings: Settings, *, release: Release, since: float, champion: Path, s
         workspace = Workspace(settings)
         with atomic_folder(champion) as folder:
             bundle, artifact, _ = fetch_release(workspace.store, release, folder)
+            _bring_student(workspace.store, release, folder / STUDENT)
             Champion(release=release, artifact=artifact).save(folder)
         found = take_snapshot(
             workspace.rows,
@@ -54,6 +58,16 @@ def run(settings: Settings, *, release: Release, since: float, champion: Path, s
         )
         emit("snapshot", records=found.records, labelled=found.labelled, quarantined=found.quarantined)
         version_snapshot(snapshot, workspace.root)
+
+
+def _bring_student(store: Store, release: Release, folder: Path) -> None:
+    """Bring the trained module behind an artifact, where it has one and the store still holds it."""
+    from leanloop.optimize.apply import CHECKPOINT
+
+    with TemporaryDirectory(prefix="leanloop-student-") as scratch:
+        candidate = Path(scratch) / "candidate"
+        if store.get_folder(f"candidates/{release.artifact_id}", candidate) and (candidate / CHECKPOINT).is_dir():
+            shutil.copytree(candidate / CHECKPOINT, folder)
 
 
 def _schema(bundle: Bundle) -> Schema:

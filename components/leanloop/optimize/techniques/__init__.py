@@ -9,6 +9,7 @@ from leanloop.optimize.techniques import (
     openvino_bf16,
     ort_dynamic_int8,
     ort_static_int8,
+    resume,
 )
 from leanloop.optimize.techniques.base import (
     TECHNIQUES,
@@ -36,4 +37,5 @@ __all__ = [
     "ort_dynamic_int8",
     "ort_static_int8",
     "read_config",
+    "resume",
 ]

@@ -150,6 +150,25 @@ Technique = TorchTechnique | GraphTechnique
 TECHNIQUES: Registry[Technique] = Registry("technique")
 
 
+SHAPES, WEIGHTS = "shapes.json", "weights.safetensors"
+"""Files of a module's folder: what `reshape` takes, and its weights afterwards."""
+
+
+def reshape(module: nn.Module, shapes: Sequence[tuple[str, Any]], bundle: Bundle) -> None:
+    """Give a fresh original the shapes that techniques gave another, in place.
+
+    Args:
+        module: Of the bundle.
+        shapes: Name and record of each technique that reshaped, in order.
+        bundle: The original's.
+    """
+    for name, record in shapes:
+        technique = TECHNIQUES[name]
+        assert isinstance(technique, TorchTechnique)
+        assert technique.rebuild is not None
+        technique.rebuild(module, record, bundle)
+
+
 def read_config(document: dict[str, Any]) -> Config:
     """A config from `Config.document`.
 

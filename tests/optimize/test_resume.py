@@ -1,0 +1,80 @@
+"""A student goes on learning: a revised bundle carries it, and the recipe starts from its shapes and weights."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from leanloop.bundle import Bundle
+from leanloop.optimize.apply import CHECKPOINT, keep_checkpoint, make_prefix
+from leanloop.optimize.recipe import Recipe
+from leanloop.optimize.remake import _resumed
+from leanloop.optimize.techniques import Workshop
+from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
+from leanloop.optimize.techniques.distillation import DistillationConfig
+from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
+from leanloop.optimize.techniques.resume import ResumeConfig, resume, why_not
+
+TRAINING = DistillationConfig(epochs=4)
+STUDENT = Recipe("onnxruntime", (ChannelPruningConfig(ratio=0.5), TRAINING, OrtStaticInt8Config()))
+
+
+@pytest.fixture(scope="module")
+def with_student(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """The bundle with a trained student of half the channels in it."""
+    folder = tmp_path_factory.mktemp("revised") / "bundle"
+    shutil.copytree(workshop.bundle.folder, folder)
+    make_prefix(STUDENT.torch, workshop)
+    keep_checkpoint(STUDENT, workshop, folder)
+    (folder / CHECKPOINT).rename(Bundle(folder).student)
+    return replace(workshop, bundle=Bundle(folder))
+
+
+def test_a_module_takes_the_students_shapes_and_weights(with_student: Workshop) -> None:
+    kept = safetensors.torch.load_file(with_student.bundle.student / "weights.safetensors")
+    state = make_prefix((ResumeConfig(),), with_student).module.state_dict()
+    assert state.keys() == kept.keys()
+    assert all(torch.equal(state[name], kept[name]) for name in kept)
+    whole = with_student.bundle.module().state_dict()
+    assert sum(values.numel() for values in kept.values()) < sum(values.numel() for values in whole.values()) / 2
+
+
+def test_a_student_of_a_student_has_its_shapes_too(with_student: Workshop, tmp_path: Path) -> None:
+    resumed = (ResumeConfig(), DistillationConfig(epochs=1))
+    folder = tmp_path / "bundle"
+    shutil.copytree(with_student.bundle.folder, folder, ignore=shutil.ignore_patterns("student"))
+    first = make_prefix(resumed, with_student).module
+    keep_checkpoint(Recipe("onnxruntime", resumed), with_student, folder)
+    (folder / CHECKPOINT).rename(Bundle(folder).student)
+    bundle = Bundle(folder)
+    second = bundle.module()
+    resume(second, ResumeConfig(), replace(with_student, bundle=bundle))
+    outputs = [bundle.call(module.eval(), bundle.samples)["logits"] for module in (first, second)]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_the_recipe_of_what_serves_goes_on_gently(with_student: Workshop) -> None:
+    recipe = _resumed(STUDENT, with_student.bundle)
+    assert recipe is not None
+    first, training, graph = recipe.configs
+    assert (first, graph) == (ResumeConfig(), STUDENT.graph)
+    assert isinstance(training, DistillationConfig)
+    assert training.learning_rate == 0.02
+    steps = with_student.bundle.manifest.splits["train"].samples // training.batch_size
+    assert training.epochs == pytest.approx(900 / steps, abs=1)
+    assert Recipe.from_record(recipe.record()) == recipe
+    once_more = _resumed(recipe, with_student.bundle)
+    assert once_more == recipe
+
+
+def test_without_a_student_or_a_training_it_is_made_anew(bundle: Bundle, with_student: Workshop) -> None:
+    assert why_not(with_student.bundle) is None
+    assert "no student" in (why_not(bundle) or "")
+    assert _resumed(STUDENT, bundle) is None
+    assert _resumed(Recipe("onnxruntime", (OrtStaticInt8Config(),)), with_student.bundle) is None
