@@ -3,7 +3,7 @@
 A file of fresh samples is an ``.npz`` like the owner's could be: arrays ``<split>/<input>`` and ``<split>/target``. The
 newest file is what the model must learn, the owner's data and older files are what it must not forget:
 
-    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Where old samples can be
+    train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Where these can be
                    made to look like fresh ones, that many old and that many look-alikes, at most 40,000 together
     calibration    as many fresh as old
     validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
