@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from leanloop.bundle import Likeness, Split
+from leanloop.bundle import Likeness, Split, likeness
 from leanloop.bundle.fresh import mix
 
 Shift = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -32,9 +32,10 @@ def brightness(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.fixture(params=[noise, blur, brightness])
-def fitted(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, Likeness]:
+def fitted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray, Likeness]:
     """Old images, the same under a shift, and the likeness; it has seen other images than it is judged by."""
     shift: Shift = request.param
+    monkeypatch.setattr(likeness, "HARDER", 1.0)
     images, rng = digits(), np.random.default_rng(0)
     old, kept = images[:1_200], images[1_200:]
     return kept, shift(kept, rng), Likeness.fit(old, shift(old[::2], rng))
@@ -48,35 +49,42 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 def test_look_alikes_have_the_means_and_spreads_of_fresh_samples(
     fitted: tuple[np.ndarray, np.ndarray, Likeness],
 ) -> None:
-    old, fresh, likeness = fitted
-    alike = likeness.apply(old, seed=0)
+    old, fresh, found = fitted
+    alike = found.apply(old, seed=0)
     assert (alike.shape, alike.dtype) == (old.shape, old.dtype)
     assert distance(alike, fresh) < distance(old, fresh) / 2
 
 
 def test_a_look_alike_shows_what_the_old_sample_shows(fitted: tuple[np.ndarray, np.ndarray, Likeness]) -> None:
-    old, _, likeness = fitted
-    alike = likeness.apply(old, seed=0).reshape(len(old), -1)
+    old, _, found = fitted
+    alike = found.apply(old, seed=0).reshape(len(old), -1)
     distances = ((alike[:, None] - alike.mean(0) - (old.reshape(len(old), -1) - old.mean((0)).reshape(-1))) ** 2).sum(
         -1
     )
     assert (distances.argmin(1) == np.arange(len(old))).mean() > 0.8
 
 
+def test_noise_is_made_a_little_harder_than_it_is() -> None:
+    images = digits()
+    fresh = noise(images, np.random.default_rng(0))
+    alike = Likeness.fit(images, fresh).apply(images, seed=0)
+    assert 1.01 < alike.std(0).mean() / fresh.std(0).mean() < 1.2
+
+
 def test_an_unshifted_world_is_left_as_it_is() -> None:
     images = digits()
-    likeness = Likeness.fit(images[::2], images[1::2])
-    change = likeness.apply(images, seed=0) - images
+    found = Likeness.fit(images[::2], images[1::2])
+    change = found.apply(images, seed=0) - images
     assert np.abs(change).mean() < 0.05
 
 
 def test_it_is_kept_in_a_file_and_gives_the_same_again(tmp_path: Path) -> None:
     images = digits()
-    likeness = Likeness.fit(images, noise(images, np.random.default_rng(0)))
-    likeness.save(tmp_path / "likeness.npz")
+    found = Likeness.fit(images, noise(images, np.random.default_rng(0)))
+    found.save(tmp_path / "likeness.npz")
     again = Likeness.load(tmp_path / "likeness.npz")
-    np.testing.assert_array_equal(again.apply(images, 7), likeness.apply(images, 7))
-    assert (again.apply(images, 7) != likeness.apply(images, 8)).any()
+    np.testing.assert_array_equal(again.apply(images, 7), found.apply(images, 7))
+    assert (again.apply(images, 7) != found.apply(images, 8)).any()
 
 
 def test_look_alikes_join_the_owners_samples_and_the_teacher_sees_the_clean_ones() -> None:
@@ -103,7 +111,7 @@ def test_look_alikes_join_the_owners_samples_and_the_teacher_sees_the_clean_ones
 def test_other_splits_have_no_look_alikes() -> None:
     images = digits()
     owners, fresh = (Split("x", {"image": values}, None) for values in (images, images[:300] + 5))
-    likeness = Likeness.fit(images, images[:300] + 5)
+    found = Likeness.fit(images, images[:300] + 5)
     for name in ("calibration", "validation"):
-        mixed = mix(name, owners, fresh, [], likeness)  # type: ignore[arg-type]
+        mixed = mix(name, owners, fresh, [], found)  # type: ignore[arg-type]
         assert mixed.split is mixed.clean
