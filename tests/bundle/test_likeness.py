@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from leanloop.bundle import Likeness, Split, likeness
+from leanloop.bundle import Likeness, Split
 from leanloop.bundle.fresh import mix
 
 Shift = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -35,7 +35,6 @@ def brightness(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def fitted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray, Likeness]:
     """Old images, the same under a shift, and the likeness; it has seen other images than it is judged by."""
     shift: Shift = request.param
-    monkeypatch.setattr(likeness, "HARDER", 1.0)
     images, rng = digits(), np.random.default_rng(0)
     old, kept = images[:1_200], images[1_200:]
     return kept, shift(kept, rng), Likeness.fit(old, shift(old[::2], rng))
@@ -64,13 +63,6 @@ def test_a_look_alike_shows_what_the_old_sample_shows(fitted: tuple[np.ndarray, 
     assert (distances.argmin(1) == np.arange(len(old))).mean() > 0.8
 
 
-def test_noise_is_made_a_little_harder_than_it_is() -> None:
-    images = digits()
-    fresh = noise(images, np.random.default_rng(0))
-    alike = Likeness.fit(images, fresh).apply(images, seed=0)
-    assert 1.01 < alike.std(0).mean() / fresh.std(0).mean() < 1.2
-
-
 def test_an_unshifted_world_is_left_as_it_is() -> None:
     images = digits()
     found = Likeness.fit(images[::2], images[1::2])
@@ -96,7 +88,7 @@ def test_look_alikes_join_the_owners_samples_and_the_teacher_sees_the_clean_ones
     seen, clean = mixed.split.inputs["image"], mixed.clean.inputs["image"]
     alike = (seen != clean).any((1, 2, 3))
     assert len(seen) == len(images) + alike.sum() + mixed.fresh.sum()
-    assert alike.sum() == len(images)
+    assert alike.sum() == len(images) // 2
     assert mixed.fresh.sum() == 300
     assert not alike[mixed.fresh].any()
     assert (seen[alike].mean((1, 2, 3)) > 4).all()
@@ -105,7 +97,7 @@ def test_look_alikes_join_the_owners_samples_and_the_teacher_sees_the_clean_ones
     assert mixed.split.targets is not None
     assert {
         (image.tobytes(), int(label)) for image, label in zip(clean[alike], mixed.split.targets[alike], strict=True)
-    } == known
+    } < known
 
 
 def test_other_splits_have_no_look_alikes() -> None:

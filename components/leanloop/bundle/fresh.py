@@ -4,7 +4,7 @@ A file of fresh samples is an ``.npz`` like the owner's could be: arrays ``<spli
 newest file is what the model must learn, the owner's data and older files are what it must not forget:
 
     train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Where these can be
-                   made to look like fresh ones, that many old and that many look-alikes, at most 40,000 together
+                   made to look like fresh ones, half as many look-alikes: see `leanloop.bundle.likeness`
     calibration    as many fresh as old
     validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
     test           the owner's alone
@@ -24,6 +24,7 @@ OLD_PER_FRESH = 4
 MOST_OLD = 40_000
 MOST_REPEATS = 5
 LEAST_GOLDEN = 5_000
+OLD_PER_ALIKE = 2
 
 _SEED = 0
 """Fixed, so that the golden samples stay the same from revision to revision."""
@@ -72,10 +73,10 @@ def mix(
         parts = [fresh.take(_some(len(fresh), count, order)), owners.take(_some(len(owners), count, order))]
     else:
         everything = _joined(name, [owners, *earlier])
-        count = min(len(everything), MOST_REPEATS * OLD_PER_FRESH * len(fresh), MOST_OLD // (2 if likeness else 1))
+        count = min(len(everything), MOST_REPEATS * OLD_PER_FRESH * len(fresh), MOST_OLD)
         parts += [everything.take(_some(len(everything), count, order))]
         if likeness:
-            parts += [owners.take(_some(len(owners), count, order))]
+            parts += [owners.take(_some(len(owners), count // OLD_PER_ALIKE, order))]
     joined, ends = _joined(name, parts), np.cumsum([len(part) for part in parts])
     rows = order.permutation(len(joined))
     clean, is_fresh = joined.take(rows), rows < ends[0]

@@ -64,13 +64,13 @@ class Plan(Record):
         groups: Recipes with the same PyTorch techniques, grouped by how the files are made, best first: in each group
             the first that holds the accuracy ends it.
         best: Objective of the best candidate so far that holds the accuracy; None when there is none.
-        short_floor: A short score worse than this cannot end well.
+        short_floor: A short score worse than this cannot end well; None trains in full at once.
         deadline: Unix time at which a full training must have ended.
     """
 
     groups: tuple[tuple[RecipeRecord, ...], ...]
     best: float | None
-    short_floor: float
+    short_floor: float | None
     deadline: float
 
 

@@ -12,6 +12,7 @@ ones be really better than what serves.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -108,12 +109,13 @@ def _remade(
     recipe: Recipe, finishes: Sequence[Finish], bundle: Bundle, analysis: Analysis, settings: Settings, folder: Path
 ) -> list[TrialRow]:
     deadline = time.time() + 60 * settings.optimize.budget_minutes
+    resumes = any(isinstance(config, ResumeConfig) for config in recipe.torch)
 
     def rows_of(number: int, groups: Sequence[Sequence[Recipe]], best: float | None) -> list[TrialRow]:
         plan = Plan(
             groups=tuple(tuple(one.record() for one in group) for group in groups),
             best=best,
-            short_floor=bundle.metric.limit(analysis.metric, _GIVEN_UP),
+            short_floor=None if resumes else bundle.metric.limit(analysis.metric, _GIVEN_UP),
             deadline=deadline,
         )
         job = Job(
@@ -171,10 +173,12 @@ def _resumed(recipe: Recipe, bundle: Bundle) -> Recipe | None:
     training = [config for config in recipe.torch if isinstance(config, DistillationConfig)]
     if not training or why_no_student(bundle):
         return None
-    steps = max(1, len(repeated(bundle.fresh_rows("train"))) // training[0].batch_size)
+    passed = _RESUMED_STEPS * training[0].batch_size
+    epochs = math.ceil(passed / len(repeated(bundle.fresh_rows("train"))))
     gentle = replace(
         training[0],
-        epochs=max(1, round(_RESUMED_STEPS / steps)),
+        epochs=epochs,
+        samples=math.ceil(passed / epochs),
         learning_rate=min(training[0].learning_rate, _GENTLE[training[0].optimizer]),
     )
     return Recipe(recipe.target, (ResumeConfig(), gentle, *filter(None, [recipe.graph])))

@@ -48,7 +48,6 @@ LEAST_FRESH = 64
 _HELD_OUT = 1 / 4
 _CALIBRATION = 512
 _KEPT_FILES = 4
-_STOP_SHARE = 0.1
 _MOST_OLD = 24_000
 """Of the old samples; more are not passed in the time that there is."""
 
@@ -239,13 +238,16 @@ def _gate(
 
 
 def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, seconds: float, threads: int) -> None:
-    """Train in place on the mix, and end with the weights that do best on a part of it that is kept apart."""
+    """Train in place on the mix; the weights at the end of the one cycle count.
+
+    To keep those of the best pass instead would take samples away from training, and fresh ones are too few to tell one
+    pass from another: two hundred of them choose by chance.
+    """
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
     split, fresh = revised.split("train"), revised.fresh_rows("train")
     old = order.permutation(np.flatnonzero(~fresh))[:_MOST_OLD]
-    permuted = order.permutation(np.concatenate([np.flatnonzero(fresh), old]))
-    apart, rows = np.split(permuted, [int(_STOP_SHARE * len(permuted))])
+    rows = order.permutation(np.concatenate([np.flatnonzero(fresh), old]))
     outputs, again = teacher_answers(parent, revised.clean_split("train").take(rows), threads), repeated(fresh[rows])
     part, is_fresh = split.take(rows[again]), torch.from_numpy(fresh[rows[again]])
     teacher = [outputs[name][again] for name in parent.manifest.outputs]
@@ -260,15 +262,7 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
                 total = total + some.sum() / len(rows) * loss([values[some] for values in outputs], rows[some])
         return total
 
-    inputs, best, weights = tensors(part.inputs), -math.inf, {}
-
-    def keep_best() -> None:
-        nonlocal best, weights
-        module.eval()
-        score = _score(parent, module, split.take(apart), fresh[apart])
-        if score >= best:
-            best, weights = score, copy.deepcopy(module.state_dict())
-
+    inputs = tensors(part.inputs)
     few = [values[: _TIMED_STEPS * config.batch_size] for values in inputs]
     trial = replace(config, epochs=1)
     pace = train(copy.deepcopy(module), few, loss_of, trial, np.random.default_rng(seed), threads=threads)
@@ -277,8 +271,7 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     schedule = replace(config, epochs=math.ceil(passed / len(part)))
     # They lie in random order, so that a part of them is drawn at random.
     some = [values[: math.ceil(passed / schedule.epochs)] for values in inputs]
-    train(module, some, loss_of, schedule, order, threads=threads, after_epoch=keep_best)
-    module.load_state_dict(weights)
+    train(module, some, loss_of, schedule, order, threads=threads)
 
 
 def _config(module: nn.Module, parent: Bundle, seed: int) -> DistillationConfig:
@@ -286,11 +279,3 @@ def _config(module: nn.Module, parent: Bundle, seed: int) -> DistillationConfig:
     if parent.manifest.task == "regression" or normalises_layers(module):
         return DistillationConfig(optimizer="adamw", learning_rate=5e-4, weight_decay=0.01, alpha=0.5, seed=seed)
     return DistillationConfig(learning_rate=0.02, alpha=0.3, temperature=2.0, seed=seed)
-
-
-def _score(parent: Bundle, module: nn.Module, split: Split, fresh: np.ndarray) -> float:
-    """The mean of the metric on old and on fresh samples, higher is better: each counts as much as the other."""
-    first = parent.predict(module, split)[parent.manifest.outputs[0]]
-    assert split.targets is not None
-    scores = [parent.metric.score(first[rows], split.targets[rows]) for rows in (fresh, ~fresh) if rows.any()]
-    return float(np.mean(scores)) * (1 if parent.metric.higher_is_better else -1)

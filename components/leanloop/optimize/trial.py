@@ -2,7 +2,8 @@
 
 1. ``latency``: the untrained shape is made into every target's files and timed. If none is better than the best
    candidate that holds the accuracy, or none is within the goal's limits, nothing is trained.
-2. ``short``: a short training, to see hopeless shapes early, and to know how long the full one takes.
+2. ``short``: a short training, to see hopeless shapes early, and to know how long the full one takes. A student that
+   goes on learning is neither hopeless nor long in training, and skips it.
 3. ``full``: full training; then the files that were timed best are made, measured and scored.
 
 What is found is kept in the store (``latencies/``, ``candidates/``, ``failures/``), and never done again, in a later
@@ -68,7 +69,7 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
         if not groups:
             return _not_enough(first, timed, job, workshop)
         first = groups[0][0]
-    if first.trains and not _is_trained(first, workshop):
+    if first.trains and plan.short_floor is not None and not _is_trained(first, workshop):
         emit("trial_rung", trial=job.trial, rung="short")
         short_metric, estimate = _short_training(first, job, workshop)
         if not workshop.bundle.metric.meets(short_metric, plan.short_floor):

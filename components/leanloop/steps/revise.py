@@ -13,7 +13,7 @@ from leanloop.core.hardware import usable_cores
 from leanloop.core.loop_contracts import STUDENT, Snapshot
 from leanloop.core.settings import Settings
 
-TRAINING_SHARE = 0.5
+TRAINING_SHARE = 0.6
 """Of the re-optimisation's budget, for the fine-tuning of the parent."""
 
 

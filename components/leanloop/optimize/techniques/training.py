@@ -57,7 +57,6 @@ def train(
     order: np.random.Generator,
     *,
     threads: int,
-    after_epoch: Callable[[], None] | None = None,
 ) -> float:
     """Train in place, in bf16 where the CPU has it; the module ends in eval mode.
 
@@ -68,7 +67,6 @@ def train(
         schedule: How long and how fast.
         order: Draws the order of the samples.
         threads: CPU threads.
-        after_epoch: Called after each pass; may put the module into eval mode.
 
     Returns:
         Seconds per sample, by the median step.
@@ -105,8 +103,6 @@ def train(
                     if not math.isfinite(value):
                         raise TrialError("Fine-tuning diverged: the loss is not a number.", value=f"step {step}")
                     emit("training", done=step, total=steps, loss=round(value, 4))
-            if after_epoch is not None:
-                after_epoch()
     finally:
         turn.close()
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
