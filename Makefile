@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo demo-optimize bench bench-loop clean
+.PHONY: help setup check test demo demo-optimize demo-loop bench bench-loop clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -21,10 +21,13 @@ check: setup ## formatting, lint, types, layers
 test: setup ## all tests, two files at a time
 	$(VENV)/python -m pytest -n 2 --dist loadfile
 
-demo: demo-optimize ## optimise and serve the Fashion-MNIST model
+demo: demo-optimize demo-loop ## optimise and serve the Fashion-MNIST model, then watch it being repaired
 
 demo-optimize: setup ## the whole line on params.yaml, up to a served model
 	$(VENV)/leanloop run --params params.yaml
+
+demo-loop: setup ## change the world under the model that demo-optimize served; the loop repairs it
+	$(VENV)/leanloop demo loop --params params.yaml
 
 bench-loop: setup ## the figures of the closed loop, each with its bar; up to two hours
 	$(VENV)/python benchmarks/bench_loop.py
