@@ -232,6 +232,7 @@ def test_torch_techniques_are_told_apart() -> None:
     assert {name for name, kind in kinds.items() if isinstance(kind, TorchTechnique)} == {
         "channel_pruning",
         "distillation",
+        "resume",
     }
     assert {name for name, kind in kinds.items() if kind.trains} == {"distillation"}
     assert openvino_bf16.OpenVinoBf16Config.technique in GRAPH
