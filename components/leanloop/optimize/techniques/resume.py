@@ -44,18 +44,13 @@ def resume(module: nn.Module, config: ResumeConfig, workshop: Workshop) -> Any:
     """Give a module the shapes and weights of the student, in place.
 
     Returns:
-        The student's shapes, which `rebuild` takes.
+        The student's shapes, which `reshape` takes.
     """
     folder = workshop.bundle.student
     shapes = read_json(folder / SHAPES)
     reshape(module, shapes, workshop.bundle)
     module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     return shapes
-
-
-def rebuild(module: nn.Module, record: Any, bundle: Bundle) -> None:
-    """Give a fresh module the student's shapes."""
-    reshape(module, record, bundle)
 
 
 TECHNIQUES.register(ResumeConfig.technique)(
@@ -65,6 +60,6 @@ TECHNIQUES.register(ResumeConfig.technique)(
         why_not=why_not,
         choices=choices,
         apply=resume,
-        rebuild=rebuild,
+        rebuild=reshape,
     )
 )
