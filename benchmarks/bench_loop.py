@@ -31,7 +31,6 @@ TOPICS = (
     "rollouts",
     "objectives",
     "isolation",
-    "isolation",
     "demo",
     "recovery",
 )

@@ -4,7 +4,7 @@ A file of fresh samples is an ``.npz`` like the owner's could be: arrays ``<spli
 newest file is what the model must learn, the owner's data and older files are what it must not forget:
 
     train          all fresh, and twenty times as many old ones, at most 40,000: see `repeated`. Where these can be
-                   made to look like fresh ones, half as many look-alikes: see `leanloop.bundle.likeness`
+                   made to look like fresh ones, as many look-alikes: see `leanloop.bundle.likeness`
     calibration    as many fresh as old
     validation     all fresh (*recent*), and as many of the owner's, 5,000 at least where there are (*golden*)
     test           the owner's alone
@@ -24,7 +24,7 @@ OLD_PER_FRESH = 4
 MOST_OLD = 40_000
 MOST_REPEATS = 5
 LEAST_GOLDEN = 5_000
-OLD_PER_ALIKE = 2
+OLD_PER_ALIKE = 1
 
 _SEED = 0
 """Fixed, so that the golden samples stay the same from revision to revision."""

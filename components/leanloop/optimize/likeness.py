@@ -14,7 +14,7 @@ _ASKED = 2_000
 _POINTS = 2.0
 """A loss of less is learnt from the fresh samples alone."""
 
-_NEARER = 0.6
+_NEARER = 0.5
 """Of how differently the parent answers fresh samples and the owner's: with look-alikes it must be less."""
 
 
