@@ -44,11 +44,23 @@ def test_old_and_fresh_are_mixed_as_the_split_needs(name: str, old: int, fresh: 
 
 
 @pytest.mark.parametrize(
-    ("old", "fresh", "times"), [(0, 10, 1), (20, 10, 1), (80, 10, 2), (200, 10, 5), (900, 10, 5), (7, 0, 1)]
+    ("old", "fresh", "alike", "times"),
+    [
+        (0, 10, False, 1),
+        (20, 10, False, 1),
+        (80, 10, False, 4),
+        (900, 10, False, 10),
+        (7, 0, False, 1),
+        (80, 10, True, 1),
+        (300, 10, True, 5),
+        (900, 10, True, 10),
+    ],
 )
-def test_fresh_samples_come_again_until_a_fifth_is_fresh(old: int, fresh: int, times: int) -> None:
+def test_fresh_samples_come_again_until_a_third_is_fresh_or_less_where_there_are_look_alikes(
+    old: int, fresh: int, alike: bool, times: int
+) -> None:
     mask = np.random.default_rng(0).permutation(np.arange(old + fresh) < fresh)
-    rows, counts = np.unique(repeated(mask), return_counts=True)
+    rows, counts = np.unique(repeated(mask, alike=alike), return_counts=True)
     np.testing.assert_array_equal(rows, np.arange(old + fresh))
     np.testing.assert_array_equal(counts, np.where(mask, times, 1))
 

@@ -18,13 +18,15 @@ from leanloop.core.workspace import Workspace, with_absolute_paths
 from leanloop.monitoring.act import MOST_REPAIRS
 from leanloop.monitoring.database import open_database
 from leanloop.monitoring.failures import PAGE_AFTER
+from leanloop.monitoring.incidents import Incident
 from leanloop.monitoring.loop import Loop
 from leanloop.monitoring.prometheus import ActiveAlert
 from leanloop.monitoring.view import VersionView
-from leanloop.serving import CaptureChoice, ModelRepository, Ports, TritonClient, TritonHome, TritonServer
+from leanloop.serving import CaptureChoice, ModelRepository, Package, Ports, TritonClient, TritonHome, TritonServer
 from tests.serving.conftest import QUERIES, Models, deploy, linear_spec
 
 MODEL = "net"
+GOOD = np.ones((1, 4), np.float32)
 
 
 class Launcher:
@@ -172,15 +174,19 @@ def test_without_prometheus_the_loop_says_that_it_is_blind(world: World, models:
     assert world.loop.incidents.open() == ()
 
 
-def test_captured_values_that_are_no_numbers_freeze_the_capture(world: World, models: Models) -> None:
-    packages = [models.linear(1.0), models.linear(2.0)]
+def broken(world: World, packages: list[Package], requests: int) -> Incident:
+    """Deploy, and send so many requests of which a quarter is not a number; returns the incident that it leads to."""
     deploy(world.client, world.repository, world.spec, packages, capture=capture_of(world))
     world.look()
-    good = np.ones((1, 4), np.float32)
-    for index in range(100):
-        world.client.infer(MODEL, {"x": np.full_like(good, np.nan) if index % 4 == 0 else good})
+    for index in range(requests):
+        world.client.infer(MODEL, {"x": np.full_like(GOOD, np.nan) if index % 4 == 0 else GOOD})
     world.look_until(lambda: bool(world.loop.incidents.open()))
     (incident,) = world.loop.incidents.open()
+    return incident
+
+
+def test_captured_values_that_are_no_numbers_freeze_the_capture(world: World, models: Models) -> None:
+    incident = broken(world, [models.linear(1.0), models.linear(2.0)], requests=100)
     assert (incident.cause, incident.state) == ("the requests themselves are broken", "paged")
     config = world.repository.config(MODEL)
     assert config is not None
@@ -191,13 +197,7 @@ def test_captured_values_that_are_no_numbers_freeze_the_capture(world: World, mo
 def test_a_version_that_is_released_again_is_watched_anew(world: World, models: Models) -> None:
     packages = [models.linear(1.0), models.linear(2.0)]
     world.now -= 1_000.0  # the loop's clock never runs ahead of the journal's
-    deploy(world.client, world.repository, world.spec, packages, capture=capture_of(world))
-    world.look()
-    good = np.ones((1, 4), np.float32)
-    for index in range(150):
-        world.client.infer(MODEL, {"x": np.full_like(good, np.nan) if index % 4 == 0 else good})
-    world.look_until(lambda: bool(world.loop.incidents.open()))
-    (incident,) = world.loop.incidents.open()
+    incident = broken(world, packages, requests=150)
     world.look_until(lambda: world.loop.view.models[0].waiting == 50)
     run = world.loop.runs.request(MODEL, "re-optimise", "not begun", incident=incident.id, now=world.now)
 
@@ -211,7 +211,7 @@ def test_a_version_that_is_released_again_is_watched_anew(world: World, models: 
     assert (model.version, model.windows, model.waiting, model.evidence["inputs"]) == (2, 0, 0, "unknown")
 
     for _ in range(60):
-        world.client.infer(MODEL, {"x": good})
+        world.client.infer(MODEL, {"x": GOOD})
     world.look_until(lambda: world.loop.view.models[0].waiting == 60)
     # A service that is started again sees the same.
     world.loop = Loop(world.settings, open_database(world.workspace.database_url), world.launcher)
@@ -219,7 +219,7 @@ def test_a_version_that_is_released_again_is_watched_anew(world: World, models: 
     (model,) = world.loop.view.models
     assert (model.windows, model.waiting, world.loop.incidents.open()) == (0, 60, ())
     for _ in range(40):
-        world.client.infer(MODEL, {"x": good})
+        world.client.infer(MODEL, {"x": GOOD})
     world.look_until(lambda: world.loop.view.models[0].windows == 1)
     assert world.evidence["inputs"] == "unknown"  # without a baseline; but not broken
 

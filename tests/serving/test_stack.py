@@ -113,19 +113,25 @@ def test_other_ports_than_the_running_ones_are_refused(settings, folder):
         up(settings.model_copy(update={"repository": str(folder / "others")}), folder)
 
 
+def state_of(process, settings, *, seconds=0, folder=""):
+    """As a stack would leave it whose Triton is this process, or one that began so many seconds later."""
+    ours = ProcessId.of(process.pid)
+    return StackState(
+        pid=ours.pid,
+        create_time=ours.create_time + seconds,
+        folder=folder,
+        http_url=settings.http_url,
+        grpc_url=settings.grpc_url,
+        metrics_url=settings.metrics_url,
+        repository="models",
+        log="log",
+        started="",
+    )
+
+
 def test_a_recycled_pid_is_left_alone(settings, folder):
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        ours = ProcessId.of(sleeper.pid)
-        StackState(
-            pid=ours.pid,
-            create_time=ours.create_time - 100,
-            http_url=settings.http_url,
-            grpc_url=settings.grpc_url,
-            metrics_url=settings.metrics_url,
-            repository="models",
-            log="log",
-            started="",
-        ).save(folder)
+        state_of(sleeper, settings, seconds=-100).save(folder)
         assert status(settings, folder).state is None
         assert not down(folder)
         assert sleeper.poll() is None
@@ -147,18 +153,7 @@ def test_only_loopback(folder, url):
 
 def test_a_copied_folder_claims_no_process_of_the_first_and_a_moved_one_keeps_its_own(settings, folder, tmp_path):
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        ours = ProcessId.of(sleeper.pid)
-        StackState(
-            pid=ours.pid,
-            create_time=ours.create_time,
-            folder=str(folder),
-            http_url=settings.http_url,
-            grpc_url=settings.grpc_url,
-            metrics_url=settings.metrics_url,
-            repository="models",
-            log="log",
-            started="",
-        ).save(folder)
+        state_of(sleeper, settings, folder=str(folder)).save(folder)
         StackKeeper.here(folder).save(folder)
         copy, moved = tmp_path / "copy", tmp_path / "moved"
         shutil.copytree(folder, copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from leanloop.bundle import Bundle, correct
 from leanloop.core.contracts import Aim, Artifacts, Benchmark, BundleManifest, Candidates, Challenge, Verdict
 from leanloop.core.errors import DataError, RefusedError, StoreError
+from leanloop.core.events import EVENTS_VARIABLE
 from leanloop.core.loop_contracts import Champion, Snapshot
+from leanloop.core.store import Store
 from leanloop.optimize.recipe import Recipe
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
 from leanloop.steps import analyze, benchmark, convert, remake, revise, select, snapshot
+from leanloop.steps.snapshot import _bring_student
 from tests.steps.reoptimise_case import NOW, Served, ask, brighter, serve
 
 
@@ -170,3 +174,11 @@ def test_a_release_that_the_store_lost_is_said(served: Served, tmp_path: Path) -
             champion=tmp_path / "champion",
             snapshot=tmp_path / "snapshot",
         )
+
+
+def test_a_student_that_the_store_lost_is_told(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVENTS_VARIABLE, str(tmp_path / "events.jsonl"))
+    _bring_student(Store(str(tmp_path / "empty")), served.release, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    (event,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    assert (event["kind"], event["artifact"]) == ("student_lost", served.release.artifact_id)

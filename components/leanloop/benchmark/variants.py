@@ -19,7 +19,7 @@ from leanloop.core.contracts import Artifact, Artifacts, Benchmark, LatencyMeasu
 from leanloop.core.events import progress
 from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
 from leanloop.core.settings import Settings
-from leanloop.runtime import open_session, original_outputs, predict
+from leanloop.runtime import answers_of, open_session, original_outputs
 
 
 def benchmark_variants(
@@ -97,11 +97,14 @@ def _predict_all(
     validation, found = bundle.split("validation"), {}
     for number, artifact in enumerate(artifacts.artifacts):
         progress(number, len(artifacts.artifacts), f"predicting with {_label(artifact, artifacts)}")
-        session = open_session(artifact.model, folder / artifact.id, threads=usable_cores(), bundle=bundle)
-        try:
-            outputs = predict(session, validation, outputs=bundle.manifest.outputs)
-        finally:
-            session.close()
+        outputs = answers_of(
+            artifact.model,
+            folder / artifact.id,
+            validation,
+            threads=usable_cores(),
+            bundle=bundle,
+            outputs=bundle.manifest.outputs,
+        )
         np.savez(destination / f"{artifact.id}.npz", allow_pickle=False, **outputs)
         found[artifact.id] = outputs
     return found

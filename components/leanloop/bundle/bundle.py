@@ -11,7 +11,7 @@ import numpy as np
 
 from leanloop.bundle.data import Arrays, Split, SplitName, read_split, tensors
 from leanloop.bundle.files import materialise
-from leanloop.bundle.fresh import Mixed, mix
+from leanloop.bundle.fresh import Mixed, mix, repeated
 from leanloop.bundle.likeness import Likeness
 from leanloop.bundle.metrics import Metric, make_metric
 from leanloop.bundle.owner_code import import_object
@@ -97,6 +97,10 @@ class Bundle:
         Of validation these are the *recent* part, and the others the *golden* one.
         """
         return self._read(name).fresh
+
+    def training_rows(self) -> np.ndarray:
+        """Rows of the train split for one pass of training; those of live samples come several times."""
+        return repeated(self.fresh_rows("train"), alike=self.manifest.likeness is not None)
 
     def clean_split(self, name: SplitName) -> Split:
         """A split as a teacher is asked about it: where `split` has a look-alike, the sample that it was made from."""
@@ -190,18 +194,33 @@ class Bundle:
         Raises:
             DataError: The metric needs labels and the split has none, or needs a reference and got none.
         """
-        first = self.manifest.outputs[0]
-        if self.metric.needs_labels:
-            if split.targets is None:
+
+        def original() -> Arrays:
+            if reference is None:
                 raise DataError(
-                    "The metric needs labels, and the split has none.",
-                    where=f"split {split.name!r}",
-                    value=self.metric.name,
-                    fix="Use `metric: agreement`, which needs none.",
+                    "The metric compares with the original's outputs, and there are none.", value=self.metric.name
                 )
-            return self.metric.score(outputs[first], split.targets)
-        if reference is None:
+            return reference
+
+        return self.metric.score(outputs[self.manifest.outputs[0]], self.truth(split, original))
+
+    def truth(self, split: Split, original: Callable[[], Arrays]) -> np.ndarray:
+        """What the metric compares the first output with: labels, or the original's first output, [samples, ...].
+
+        Args:
+            split: Holds the labels.
+            original: The original's outputs on the same split; asked by a metric without labels alone.
+
+        Raises:
+            DataError: The metric needs labels and the split has none.
+        """
+        if not self.metric.needs_labels:
+            return original()[self.manifest.outputs[0]]
+        if split.targets is None:
             raise DataError(
-                "The metric compares with the original's outputs, and there are none.", value=self.metric.name
+                "The metric needs labels, and the split has none.",
+                where=f"split {split.name!r}",
+                value=self.metric.name,
+                fix="Use `metric: agreement`, which needs none.",
             )
-        return self.metric.score(outputs[first], reference[first])
+        return split.targets

@@ -20,11 +20,23 @@ import numpy as np
 from leanloop.bundle.data import Split, SplitName
 from leanloop.bundle.likeness import Likeness
 
-OLD_PER_FRESH = 4
+OLD_PER_FRESH = 2
+"""In one pass of training."""
+
+OTHERS_PER_FRESH = 6
+"""Old ones and look-alikes in one pass: these teach what is new, too."""
+
+MOST_REPEATS = 10
+"""Of a fresh sample in one pass: more are learnt by heart."""
+
 MOST_OLD = 40_000
-MOST_REPEATS = 5
-LEAST_GOLDEN = 5_000
+"""More are not passed in the minutes that a repair has."""
+
 OLD_PER_ALIKE = 1
+"""In the train split. Fewer look-alikes win back less, and what is forgotten for them is half a point at most."""
+
+LEAST_GOLDEN = 5_000
+"""Fewer cannot tell a loss of a point from chance."""
 
 _SEED = 0
 """Fixed, so that the golden samples stay the same from revision to revision."""
@@ -88,20 +100,24 @@ def mix(
     return Mixed(replace(clean, inputs={key: values}), is_fresh, clean)
 
 
-def repeated(fresh: np.ndarray) -> np.ndarray:
-    """Rows of a train split for one pass: an old one once, a fresh one as often as makes a fifth of all fresh.
+def repeated(fresh: np.ndarray, *, alike: bool) -> np.ndarray:
+    """Rows of a train split for one pass: an old one once, a fresh one as often as makes a third of all fresh.
+
+    Where look-alikes teach what is new, a seventh suffices, and more would only take steps from these.
 
     So the old ones are as many different ones as can be, which keeps more of what was learnt from them than a few that
     come again and again; and what is fresh is not drowned.
 
     Args:
         fresh: Which samples are, booleans [samples].
+        alike: Whether there are look-alikes among the others.
 
     Returns:
-        Indices in order, [at least as many as there are samples]; a fresh one comes five times at most.
+        Indices in order, [at least as many as there are samples]; a fresh one comes ten times at most.
     """
     new = np.flatnonzero(fresh)
-    times = round((len(fresh) - len(new)) / (OLD_PER_FRESH * max(1, len(new))))
+    others = OTHERS_PER_FRESH if alike else OLD_PER_FRESH
+    times = round((len(fresh) - len(new)) / (others * max(1, len(new))))
     return np.sort(np.concatenate([np.flatnonzero(~fresh), np.tile(new, min(max(1, times), MOST_REPEATS))]))
 
 

@@ -26,7 +26,7 @@ from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES
 from leanloop.optimize.plan import Job
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.techniques import Workshop
-from leanloop.runtime import kept_original_outputs, open_session, predict
+from leanloop.runtime import answers_of, kept_original_outputs, open_session
 
 CURRENT = "current.json"
 """In a child's folder: the recipe it is working on, so that a crash is laid at the right door."""
@@ -92,11 +92,7 @@ def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop,
     model = make_files(recipe, workshop, folder)
     training_seconds = make_prefix(recipe.torch, workshop).training_seconds if recipe.torch else 0.0
     validation = bundle.split("validation")
-    session = open_session(model, folder, threads=job.threads)
-    try:
-        outputs = predict(session, validation, outputs=bundle.manifest.outputs)
-    finally:
-        session.close()
+    outputs = answers_of(model, folder, validation, threads=job.threads, outputs=bundle.manifest.outputs)
     if not all(np.isfinite(values).all() for values in outputs.values()):
         raise TrialError("The candidate answers NaN or infinity.")
     np.savez(folder / OUTPUTS, allow_pickle=False, output=outputs[bundle.manifest.outputs[0]])
@@ -125,9 +121,9 @@ def accuracy_held(output: np.ndarray, workshop: Workshop, goal: GoalSettings) ->
     paired drop is within the goal too, or the candidate ties with the original.
     """
     bundle = workshop.bundle
-    reference = original_validation(workshop)[bundle.manifest.outputs[0]]
-    targets = bundle.split("validation").targets if bundle.metric.needs_labels else reference
-    assert targets is not None
+    originals = original_validation(workshop)
+    reference = originals[bundle.manifest.outputs[0]]
+    targets = bundle.truth(bundle.split("validation"), lambda: originals)
 
     def holds_on(rows: np.ndarray) -> bool:
         original = bundle.metric.score(reference[rows], targets[rows])

@@ -23,7 +23,6 @@ import numpy as np
 
 from leanloop.benchmark import noninferiority
 from leanloop.bundle import Bundle
-from leanloop.bundle.fresh import repeated
 from leanloop.core.child import Child
 from leanloop.core.contracts import Aim, Analysis, BundleManifest, Candidates, RecipeRecord, TrialRow
 from leanloop.core.errors import LeanloopError
@@ -97,10 +96,7 @@ def _better_on_recent(row: TrialRow, serving: np.ndarray, bundle: Bundle, store:
         store.get_folder(f"candidates/{row.candidate_id}", Path(scratch) / "candidate")
         with np.load(Path(scratch) / "candidate" / OUTPUTS, allow_pickle=False) as archive:
             output = archive["output"]
-    truth = validation.targets
-    if not bundle.metric.needs_labels:
-        truth = kept_original_outputs(bundle, validation, store)[bundle.manifest.outputs[0]]
-    assert truth is not None
+    truth = bundle.truth(validation, lambda: kept_original_outputs(bundle, validation, store))
     gained = noninferiority(bundle.metric, serving[recent], output[recent], truth[recent], margin=0.0)
     return gained.upper_bound < 0
 
@@ -174,7 +170,7 @@ def _resumed(recipe: Recipe, bundle: Bundle) -> Recipe | None:
     if not training or why_no_student(bundle):
         return None
     passed = _RESUMED_STEPS * training[0].batch_size
-    epochs = math.ceil(passed / len(repeated(bundle.fresh_rows("train"))))
+    epochs = math.ceil(passed / len(bundle.training_rows()))
     gentle = replace(
         training[0],
         epochs=epochs,

@@ -248,7 +248,8 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     split, fresh = revised.split("train"), revised.fresh_rows("train")
     old = order.permutation(np.flatnonzero(~fresh))[:_MOST_OLD]
     rows = order.permutation(np.concatenate([np.flatnonzero(fresh), old]))
-    outputs, again = teacher_answers(parent, revised.clean_split("train").take(rows), threads), repeated(fresh[rows])
+    outputs = teacher_answers(parent, revised.clean_split("train").take(rows), threads)
+    again = repeated(fresh[rows], alike=revised.manifest.likeness is not None)
     part, is_fresh = split.take(rows[again]), torch.from_numpy(fresh[rows[again]])
     teacher = [outputs[name][again] for name in parent.manifest.outputs]
     config = _config(module, parent, seed)

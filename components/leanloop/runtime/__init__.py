@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from leanloop.runtime import onnxruntime, openvino, pytorch
 from leanloop.runtime.original import kept_original_outputs, original_outputs
-from leanloop.runtime.session import RUNTIMES, Session, open_session, predict
+from leanloop.runtime.session import RUNTIMES, Session, answers_of, open_session, predict
 
 __all__ = [
     "RUNTIMES",
     "Session",
+    "answers_of",
     "kept_original_outputs",
     "onnxruntime",
     "open_session",

@@ -13,7 +13,7 @@ from leanloop.core.files import digest_json
 from leanloop.core.hardware import tool_versions
 from leanloop.core.names import code_version
 from leanloop.core.store import Store
-from leanloop.runtime.session import open_session, predict
+from leanloop.runtime.session import answers_of
 
 
 def original_outputs(bundle: Bundle, split: Split) -> Arrays:
@@ -28,11 +28,7 @@ def original_outputs(bundle: Bundle, split: Split) -> Arrays:
         files=(manifest.weights,),
         size_bytes=manifest.weights_bytes,
     )
-    session = open_session(files, bundle.folder, threads=1)
-    try:
-        return predict(session, split, outputs=manifest.outputs)
-    finally:
-        session.close()
+    return answers_of(files, bundle.folder, split, threads=1, outputs=manifest.outputs)
 
 
 def kept_original_outputs(bundle: Bundle, split: Split, store: Store) -> Arrays:

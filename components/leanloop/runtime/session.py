@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +63,21 @@ def open_session(
         UnsupportedError: The runtime is not installed, or cannot run what is asked for on this machine.
     """
     return RUNTIMES[model.runtime](model, folder, threads=threads, bundle=bundle, batch_sizes=batch_sizes)
+
+
+def answers_of(
+    model: ModelFiles,
+    folder: Path,
+    split: Split,
+    *,
+    threads: int,
+    bundle: Bundle | None = None,
+    batch_size: int = 256,
+    outputs: Sequence[str] | None = None,
+) -> Arrays:
+    """Open a model, ask it about a whole split, and close it; see `open_session` and `predict`."""
+    with closing(open_session(model, folder, threads=threads, bundle=bundle)) as session:
+        return predict(session, split, batch_size=batch_size, outputs=outputs)
 
 
 def predict(session: Session, split: Split, *, batch_size: int = 256, outputs: Sequence[str] | None = None) -> Arrays:

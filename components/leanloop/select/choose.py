@@ -11,7 +11,7 @@ from leanloop.core.contracts import Artifacts, Benchmark, Verdict
 from leanloop.core.files import inside
 from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
-from leanloop.runtime import kept_original_outputs, open_session, original_outputs, predict
+from leanloop.runtime import answers_of, kept_original_outputs, original_outputs
 from leanloop.select.decision import decide
 from leanloop.select.gate import Evidence
 
@@ -54,10 +54,9 @@ def read_evidence(bundle: Bundle, benchmark: Benchmark, folder: Path) -> Evidenc
         with np.load(inside(folder, f"predictions/{variant.id}.npz"), allow_pickle=False) as archive:
             outputs[variant.id] = archive[name]
     validation = bundle.split("validation")
-    truth = validation.targets if bundle.metric.needs_labels else original_outputs(bundle, validation)[name]
     return Evidence(
         metric=bundle.metric,
-        truth=np.asarray(truth),
+        truth=bundle.truth(validation, lambda: original_outputs(bundle, validation)),
         outputs=outputs,
         classification=bundle.manifest.task == "classification",
         classes=bundle.manifest.classes,
@@ -72,9 +71,6 @@ def _test_metric(
     scores = {"original": bundle.score(original, test, original)}
     if winner is not None:
         model = next(artifact.model for artifact in artifacts.artifacts if artifact.id == winner)
-        session = open_session(model, inside(folder, winner), threads=settings.goal.threads, bundle=bundle)
-        try:
-            scores["winner"] = bundle.score(predict(session, test), test, original)
-        finally:
-            session.close()
+        answers = answers_of(model, inside(folder, winner), test, threads=settings.goal.threads, bundle=bundle)
+        scores["winner"] = bundle.score(answers, test, original)
     return scores

@@ -14,7 +14,7 @@ from leanloop.core.settings import Settings
 from leanloop.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from leanloop.bundle import Bundle, Split
+    from leanloop.bundle import Arrays, Bundle
 
 _BATCH = 64
 
@@ -36,22 +36,27 @@ def keep_baselines(settings: Settings, bundle: Bundle, original: Artifact, champ
         DataError: The validation split is too small to tell what is normal.
     """
     from leanloop.monitoring.judge import Baseline
+    from leanloop.runtime import answers_of
 
     store = Workspace(settings).store
     validation = bundle.split("validation")
     rows = np.random.default_rng(0).permutation(_normal(bundle, len(validation)))
     split = validation.take(rows)
     first = bundle.manifest.outputs[0]
-    parent = _outputs(bundle, original, artifacts, split, settings.goal.threads)
+
+    def answers(artifact: Artifact) -> Arrays:
+        folder, threads = artifacts / artifact.id, settings.goal.threads
+        return answers_of(artifact.model, folder, split, threads=threads, bundle=bundle, batch_size=_BATCH)
+
+    parent = answers(original)
     for artifact in {one.id: one for one in (original, champion)}.values():
         key = baseline_key(bundle.manifest.digest, artifact.id)
         if store.has_folder(key):
             continue
         own = artifact.id == original.id
-        answers = parent if own else _outputs(bundle, artifact, artifacts, split, settings.goal.threads)
         baseline = Baseline.fit(
             split.inputs,
-            answers[first],
+            (parent if own else answers(artifact))[first],
             # The original is its own parent: it cannot disagree with itself.
             None if own else parent[first],
             split.targets,
@@ -66,13 +71,3 @@ def _normal(bundle: Bundle, samples: int) -> np.ndarray:
     """The validation samples that look as live traffic does now: all, or those of a revision that are fresh."""
     fresh = np.flatnonzero(bundle.fresh_rows("validation"))
     return fresh if len(fresh) >= _LEAST_FRESH else np.arange(samples)
-
-
-def _outputs(bundle: Bundle, artifact: Artifact, artifacts: Path, split: Split, threads: int) -> dict[str, np.ndarray]:
-    from leanloop.runtime import open_session, predict
-
-    session = open_session(artifact.model, artifacts / artifact.id, threads=threads, bundle=bundle)
-    try:
-        return dict(predict(session, split, batch_size=_BATCH))
-    finally:
-        session.close()

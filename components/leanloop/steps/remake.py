@@ -54,14 +54,11 @@ def run(settings: Settings, *, champion: Path, bundle: Path, analysis: Path, can
 def _answers(champion: Path, serving: Champion, revised: Bundle, threads: int) -> np.ndarray:
     """First output of what serves on the revised validation split, [samples, ...]."""
     from leanloop.bundle import Bundle
-    from leanloop.runtime import open_session, predict
+    from leanloop.runtime import answers_of
 
-    own = Bundle(champion / "bundle")
-    session = open_session(serving.artifact.model, champion / "artifact", threads=threads, bundle=own)
-    try:
-        return predict(session, revised.split("validation"))[revised.manifest.outputs[0]]
-    finally:
-        session.close()
+    model, own = serving.artifact.model, Bundle(champion / "bundle")
+    answers = answers_of(model, champion / "artifact", revised.split("validation"), threads=threads, bundle=own)
+    return answers[revised.manifest.outputs[0]]
 
 
 def in_budget(settings: Settings) -> Settings:

@@ -11,7 +11,7 @@ from leanloop.core.contracts import Release
 from leanloop.core.events import emit, step_events
 from leanloop.core.files import atomic_folder
 from leanloop.core.loop_contracts import STUDENT, Champion
-from leanloop.core.releases import fetch_release
+from leanloop.core.releases import ORIGINAL, fetch_release
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.core.workspace import Workspace
@@ -64,9 +64,13 @@ def _bring_student(store: Store, release: Release, folder: Path) -> None:
     """Bring the trained module behind an artifact, where it has one and the store still holds it."""
     from leanloop.optimize.apply import CHECKPOINT
 
+    if release.artifact_id == ORIGINAL:
+        return
     with TemporaryDirectory(prefix="leanloop-student-") as scratch:
         candidate = Path(scratch) / "candidate"
-        if store.get_folder(f"candidates/{release.artifact_id}", candidate) and (candidate / CHECKPOINT).is_dir():
+        if not store.get_folder(f"candidates/{release.artifact_id}", candidate):
+            emit("student_lost", artifact=release.artifact_id, reason="the store does not hold what serves any more")
+        elif (candidate / CHECKPOINT).is_dir():
             shutil.copytree(candidate / CHECKPOINT, folder)
 
 

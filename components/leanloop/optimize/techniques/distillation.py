@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leanloop.bundle import Bundle, Split, tensors
-from leanloop.bundle.fresh import repeated
 from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
 from leanloop.optimize.techniques.training import Loss, channels_last, has_bf16, normalises_layers, train
@@ -108,7 +107,7 @@ def scale(config: DistillationConfig, times: float) -> DistillationConfig | None
 
 def work(config: DistillationConfig, bundle: Bundle) -> float:
     """Samples passed through, all epochs together."""
-    samples = len(repeated(bundle.fresh_rows("train")))
+    samples = len(bundle.training_rows())
     return config.epochs * min(config.samples or samples, samples)
 
 
@@ -153,7 +152,7 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
     torch.manual_seed(config.seed)
     split, teacher = workshop.bundle.split("train"), teacher_outputs(workshop)
     order = np.random.default_rng(config.seed)
-    rows = repeated(workshop.bundle.fresh_rows("train"))
+    rows = workshop.bundle.training_rows()
     if config.samples and config.samples < len(rows):
         rows = np.sort(rows[order.permutation(len(rows))[: config.samples]])
     if len(rows) != len(split):
