@@ -42,7 +42,7 @@ from leanloop.optimize.techniques.resume import ResumeConfig
 from leanloop.optimize.techniques.resume import why_not as why_no_student
 from leanloop.runtime import kept_original_outputs
 
-_RESUMED_STEPS = 900
+_RESUMED_STEPS = 1_200
 """Of a student that goes on learning: it has little to mend."""
 
 _GENTLE = {"sgd": 0.02, "adamw": 5e-4}
