@@ -98,9 +98,9 @@ class Bundle:
         """
         return self._read(name).fresh
 
-    def training_rows(self) -> np.ndarray:
-        """Rows of the train split for one pass of training; those of live samples come several times."""
-        return repeated(self.fresh_rows("train"), alike=self.manifest.likeness is not None)
+    def training_rows(self, some: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Places among some rows of the train split (all of them) for one pass of training; live samples come again."""
+        return repeated(self.fresh_rows("train")[some], alike=self.manifest.likeness is not None)
 
     def clean_split(self, name: SplitName) -> Split:
         """A split as a teacher is asked about it: where `split` has a look-alike, the sample that it was made from."""

@@ -32,9 +32,6 @@ MOST_REPEATS = 10
 MOST_OLD = 40_000
 """More are not passed in the minutes that a repair has."""
 
-OLD_PER_ALIKE = 1
-"""In the train split. Fewer look-alikes win back less, and what is forgotten for them is half a point at most."""
-
 LEAST_GOLDEN = 5_000
 """Fewer cannot tell a loss of a point from chance."""
 
@@ -88,7 +85,8 @@ def mix(
         count = min(len(everything), MOST_REPEATS * OLD_PER_FRESH * len(fresh), MOST_OLD)
         parts += [everything.take(_some(len(everything), count, order))]
         if likeness:
-            parts += [owners.take(_some(len(owners), count // OLD_PER_ALIKE, order))]
+            # Fewer win back less, and what is forgotten for them is half a point at most.
+            parts += [owners.take(_some(len(owners), count, order))]
     joined, ends = _joined(name, parts), np.cumsum([len(part) for part in parts])
     rows = order.permutation(len(joined))
     clean, is_fresh = joined.take(rows), rows < ends[0]

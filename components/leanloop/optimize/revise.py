@@ -27,7 +27,6 @@ from torch import nn
 
 from leanloop.benchmark import noninferiority
 from leanloop.bundle import Arrays, Bundle, Split, classes_of, seal, tensors
-from leanloop.bundle.fresh import repeated
 from leanloop.core.child import Child
 from leanloop.core.contracts import Aim, BundleManifest
 from leanloop.core.errors import DataError, RefusedError, UnsupportedError
@@ -249,7 +248,7 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     old = order.permutation(np.flatnonzero(~fresh))[:_MOST_OLD]
     rows = order.permutation(np.concatenate([np.flatnonzero(fresh), old]))
     outputs = teacher_answers(parent, revised.clean_split("train").take(rows), threads)
-    again = repeated(fresh[rows], alike=revised.manifest.likeness is not None)
+    again = revised.training_rows(rows)
     part, is_fresh = split.take(rows[again]), torch.from_numpy(fresh[rows[again]])
     teacher = [outputs[name][again] for name in parent.manifest.outputs]
     config = _config(module, parent, seed)
