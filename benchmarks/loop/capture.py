@@ -3,7 +3,8 @@
 One INT8 model is served three times: as it is, with capture, and by a second Triton that publishes quantiles. The same
 closed-loop clients ask two of them in alternating blocks (A B, B A, ...), each request under an id of its own. The
 figures are medians over pairs of blocks, with bootstrap intervals: what slows the machine for longer than a block hurts
-both. The server's CPU time per request, where others' work does not count, stands beside them.
+both. Servers are started anew for each quarter of the pairs: two processes that do the very same differ by a few per
+cent as long as they live. The server's CPU time per request, where others' work does not count, stands beside them.
 
     .venv/bin/python benchmarks/loop/capture.py
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import psutil
 
@@ -40,19 +41,33 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from figures import Figure
 from loop import served, topic
 
-RATE = 0.1
-LOADS = ((1, 4), (32, 4))
-"""Batch size and clients; latency quantiles are measured at the first."""
+Side = Literal["plain", "captured", "summaries"]
 
-PAIRS, QUANTILE_PAIRS = 100, 12
+RATE = 0.1
+ROUNDS = 4
+"""How often the servers are started."""
+
+
+class Load(NamedTuple):
+    """What two sides are asked in turn, in each round."""
+
+    other: Side
+    size: int
+    clients: int
+    pairs: int
+
+    def __str__(self) -> str:
+        what = "capture" if self.other == "captured" else "quantiles"
+        return f"{what}, batch {self.size}, {self.clients} clients"
+
+
+LOADS = (Load("captured", 1, 4, 36), Load("captured", 32, 4, 16), Load("summaries", 1, 4, 4))
 """On two shared cores a pair's ratio scatters by a tenth, and the bars are a few per cent: 30 pairs decide nothing."""
 
 BLOCK_SECONDS = 2.0
 """Segments are 2 s long, and begin with a block's unrecorded start: each block holds the end of one, as any 2 s do."""
 
 MOST_THROUGHPUT_LOST, MOST_P99_LONGER = 3.0, 5.0
-
-Side = Literal["plain", "captured", "summaries"]
 
 
 @dataclass(frozen=True)
@@ -67,30 +82,29 @@ class Host:
 def figures(out: Path, seed: int) -> list[Figure]:
     """All figures; the seed decides which side is asked first."""
     models = served.make(out)
-    pairs: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory(prefix="leanloop-capture-") as folder:
-        with serving(models, Path(folder)) as host, measuring():
-            for size, clients in LOADS:
-                batch = models.batch(size)
-                name = f"capture, batch {size}, {clients} clients"
-                pairs[name] = alternate(host, "captured", batch, clients, PAIRS, seed)
-            size, clients = LOADS[0]
-            name = f"quantiles, batch {size}, {clients} clients"
-            pairs[name] = alternate(host, "summaries", models.batch(size), clients, QUANTILE_PAIRS, seed)
-        # The servers have ended: all that was captured is written.
-        kept = counters(host.segments)
-    write_json(out / f"capture-{seed}.json", {"pairs": pairs, "counters": kept._asdict()})
+    pairs: dict[str, list[dict[str, Any]]] = {str(load): [] for load in LOADS}
+    kept = []
+    for turn in range(ROUNDS):
+        with tempfile.TemporaryDirectory(prefix="leanloop-capture-") as folder:
+            with serving(models, Path(folder), first=(turn + seed) % 2) as host, measuring():
+                for load in LOADS:
+                    pairs[str(load)] += alternate(host, load, models.batch(load.size), seed)
+            # The servers have ended: all that was captured is written.
+            kept.append(counters(host.segments))
+    write_json(out / f"capture-{seed}.json", {"pairs": pairs, "counters": [one._asdict() for one in kept]})
     lines = [line for name, rows in pairs.items() for line in _lines(name, rows)]
-    sampled = kept.captured + kept.dropped + kept.lost
-    return [*lines, Figure("capture: dropped of the sampled requests", 100 * kept.dropped / sampled, "%")]
+    dropped = sum(one.dropped for one in kept)
+    sampled = dropped + sum(one.captured + one.lost for one in kept)
+    return [*lines, Figure("capture: dropped of the sampled requests", 100 * dropped / sampled, "%")]
 
 
 @contextmanager
-def serving(models: served.Served, folder: Path) -> Iterator[Host]:
-    """Two Tritons; the first serves the model with and without capture, the second publishes quantiles."""
+def serving(models: served.Served, folder: Path, first: int) -> Iterator[Host]:
+    """Two Tritons; one serves the model without (begun first: 0) and with capture, the other publishes quantiles."""
     host = Host({}, {}, folder / "segments")
     capture = CaptureChoice(folder=str(host.segments), rate=RATE, quota_bytes=1 << 30)
-    tritons: dict[str, tuple[Side, ...]] = {"one": ("plain", "captured"), "two": ("summaries",)}
+    both: tuple[Side, Side] = ("plain", "captured")
+    tritons: dict[str, tuple[Side, ...]] = {"one": (both[first], both[1 - first]), "two": ("summaries",)}
     with ExitStack() as stack:
         for name, sides in tritons.items():
             repository = ModelRepository(folder / name / "models")
@@ -115,18 +129,17 @@ def serving(models: served.Served, folder: Path) -> Iterator[Host]:
         yield host
 
 
-def alternate(
-    host: Host, other: Side, batch: dict[str, Any], clients: int, count: int, seed: int
-) -> list[dict[str, Any]]:
+def alternate(host: Host, load: Load, batch: dict[str, Any], seed: int) -> list[dict[str, Any]]:
     """Pairs of blocks, plain and the other side; who is first alternates."""
-    sides: tuple[Side, Side] = ("plain", other)
+    sides: tuple[Side, Side] = ("plain", load.other)
     pairs: list[dict[str, Any]] = []
     last = None
     with ExitStack() as stack:
         loops = {
-            side: stack.enter_context(ClosedLoop(host.urls[side], side, 1, batch, clients, live=True)) for side in sides
+            side: stack.enter_context(ClosedLoop(host.urls[side], side, 1, batch, load.clients, live=True))
+            for side in sides
         }
-        for index in range(count):
+        for index in range(load.pairs):
             pair = {}
             for side in sides[:: 1 if (index + seed) % 2 == 0 else -1]:
                 if side != last:
@@ -137,7 +150,7 @@ def alternate(
                 cpu_ms = 1e3 * (_cpu_seconds(host.processes[side]) - before) / measured.requests
                 pair[side] = measured.model_dump() | {"cpu_ms": cpu_ms}
                 last = side
-            pairs.append({"plain": pair["plain"], "other": pair[other]})
+            pairs.append({"plain": pair["plain"], "other": pair[load.other]})
     return pairs
 
 

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -38,9 +39,12 @@ INTERNAL = "leanloop."
 _HEAD = struct.Struct("<III")
 _LENGTH = struct.Struct("<I")
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.25
 """How often the writing thread looks for records. Were it woken by each one, it would take the interpreter from the
 request that is just being answered, and pack every record with cold caches: several times the processor time."""
+
+_BUFFER_BYTES = 1 << 18
+"""Written at once. Each write gives the interpreter away, and it may be 5 ms until it comes back."""
 
 
 class Record(NamedTuple):
@@ -187,7 +191,7 @@ class Capture:
         temporary = self._folder / f".{name}.part"
         deadline = time.monotonic() + self._segment_seconds
         try:
-            with temporary.open("wb") as stream:
+            with temporary.open("wb", _BUFFER_BYTES) as stream:
                 size = stream.write(MAGIC)
                 record: Record | None = first
                 while record is not None:
@@ -195,7 +199,7 @@ class Capture:
                     record = self._next(deadline) if size < self._segment_bytes else None
                     self._in_segment += record is not None
                 counters = self.counters._replace(captured=self._captured + self._in_segment)
-                stream.write(_pack({"kind": "counters", **counters._asdict()}, b""))
+                stream.write(_pack(json.dumps({"kind": "counters", **counters._asdict()}), b""))
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.rename(self._folder / f"{name}{SUFFIX}")
@@ -223,17 +227,11 @@ class Capture:
 
 def pack_record(record: Record) -> bytes:
     """One record as it stands in a segment."""
-    header: dict[str, Any] = {"kind": "request", **record._asdict()}
-    parts = []
-    for side in ("inputs", "outputs"):
-        tensors = []
-        for name, array in header[side].items():
-            raw = _pack_array(array)
-            parts.append(raw)
-            dtype = "text" if array.dtype.kind in "OSU" else array.dtype.newbyteorder("<").str
-            tensors.append({"name": name, "dtype": dtype, "shape": array.shape, "bytes": len(raw)})
-        header[side] = tensors
-    return _pack(header, b"".join(parts))
+    asked, inputs = _pack_tensors(record.inputs)
+    answered, outputs = _pack_tensors(record.outputs)
+    request = {name: value for name, value in record._asdict().items() if name not in ("inputs", "outputs")}
+    start = json.dumps({"kind": "request", **request}).removesuffix("}")
+    return _pack(f'{start}, "inputs": [{asked}], "outputs": [{answered}]}}', inputs + outputs)
 
 
 def read_segment(path: Path) -> Iterator[Record | Counters]:
@@ -259,9 +257,26 @@ def read_segment(path: Path) -> Iterator[Record | Counters]:
         offset = end
 
 
-def _pack(header: dict[str, Any], body: bytes) -> bytes:
-    text = json.dumps(header).encode()
+def _pack(header: str, body: bytes) -> bytes:
+    text = header.encode()
     return _HEAD.pack(len(text), len(body), crc32(body, crc32(text))) + text + body
+
+
+def _pack_tensors(arrays: Mapping[str, np.ndarray]) -> tuple[str, bytes]:
+    """Their descriptions for the header, and their bytes."""
+    raws = [_pack_array(array) for array in arrays.values()]
+    described = [
+        _describe(name, array.dtype, array.shape, len(raw))
+        for (name, array), raw in zip(arrays.items(), raws, strict=True)
+    ]
+    return ", ".join(described), b"".join(raws)
+
+
+@lru_cache(maxsize=256)
+def _describe(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], length: int) -> str:
+    """A tensor in a header. Almost all requests of a model are described alike, and JSON costs more than the bytes."""
+    kind = "text" if dtype.kind in "OSU" else dtype.newbyteorder("<").str
+    return json.dumps({"name": name, "dtype": kind, "shape": shape, "bytes": length})
 
 
 def _unpack(header: dict[str, Any], body: bytes) -> Record | Counters:
