@@ -39,7 +39,7 @@ INTERNAL = "leanloop."
 _HEAD = struct.Struct("<III")
 _LENGTH = struct.Struct("<I")
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
 """How often the writing thread looks for records. Were it woken by each one, it would take the interpreter from the
 request that is just being answered, and pack every record with cold caches: several times the processor time."""
 
@@ -97,6 +97,9 @@ class Capture:
         segment_bytes: A segment is finished when it has reached this size,
         segment_seconds: or this age.
         quota_bytes: All segments of the folder together; beyond it the oldest are removed.
+
+    Attributes:
+        below: Requests whose ids have a smaller CRC-32 than this are part of the sample, but for our own.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Capture:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._below = int(rate * 2**32)
+        self.below = int(rate * 2**32)
         # One thread appends, one takes, and each of these is one step of the interpreter: no lock is needed.
         self._queue: deque[Record] = deque()
         self._queue_records = queue_records
@@ -128,15 +131,9 @@ class Capture:
         """What was done so far."""
         return Counters(os.getpid(), self._captured, self._dropped, self._lost, self._removed)
 
-    def wanted(self, request_ids: Sequence[str]) -> list[int]:
-        """Which requests of a batch are part of the sample: their places in it."""
-        # Every request waits for this, with cold caches: one call for all of them, and the rarer answer last.
-        below = self._below
-        return [
-            place
-            for place, request_id in enumerate(request_ids)
-            if crc32(request_id.encode()) < below and not request_id.startswith(INTERNAL)
-        ]
+    def wanted(self, request_id: str) -> bool:
+        """Whether a request is part of the sample."""
+        return crc32(request_id.encode()) < self.below and not request_id.startswith(INTERNAL)
 
     def offer(self, record: Record) -> None:
         """Take a record, whose arrays must not change any more; returns at once. For one thread."""
@@ -229,9 +226,17 @@ def pack_record(record: Record) -> bytes:
     """One record as it stands in a segment."""
     asked, inputs = _pack_tensors(record.inputs)
     answered, outputs = _pack_tensors(record.outputs)
-    request = {name: value for name, value in record._asdict().items() if name not in ("inputs", "outputs")}
-    start = json.dumps({"kind": "request", **request}).removesuffix("}")
-    return _pack(f'{start}, "inputs": [{asked}], "outputs": [{answered}]}}', inputs + outputs)
+    start = json.dumps(
+        {
+            "kind": "request",
+            "id": record.id,
+            "model": record.model,
+            "version": record.version,
+            "time": record.time,
+            "compute_ms": record.compute_ms,
+        }
+    )
+    return _pack(f'{start[:-1]}, "inputs": [{asked}], "outputs": [{answered}]}}', inputs + outputs)
 
 
 def read_segment(path: Path) -> Iterator[Record | Counters]:
