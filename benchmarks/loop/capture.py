@@ -133,7 +133,7 @@ def alternate(host: Host, load: Load, batch: dict[str, Any], seed: int) -> list[
     """Pairs of blocks, plain and the other side; who is first alternates."""
     sides: tuple[Side, Side] = ("plain", load.other)
     pairs: list[dict[str, Any]] = []
-    last = None
+    last, rest = None, 0.0
     with ExitStack() as stack:
         loops = {
             side: stack.enter_context(ClosedLoop(host.urls[side], side, 1, batch, load.clients, live=True))
@@ -142,8 +142,11 @@ def alternate(host: Host, load: Load, batch: dict[str, Any], seed: int) -> list[
         for index in range(load.pairs):
             pair = {}
             for side in sides[:: 1 if (index + seed) % 2 == 0 else -1]:
-                if side != last:
-                    _wait_written(host.segments)
+                if side == "plain" and last == load.other:
+                    rest = _wait_written(host.segments)
+                elif side == load.other and last == "plain":
+                    # A machine that has rested is faster for a while: both sides begin rested alike.
+                    time.sleep(rest)
                 loops[side].warm_up()
                 before = _cpu_seconds(host.processes[side])
                 measured = loops[side].record(BLOCK_SECONDS)
@@ -160,10 +163,12 @@ def _cpu_seconds(server: psutil.Process) -> float:
     return sum(one.user + one.system for one in times)
 
 
-def _wait_written(segments: Path) -> None:
-    """Wait until no segment is under way: its end would fall into the other side's block."""
+def _wait_written(segments: Path) -> float:
+    """Wait until no segment is under way, whose end would fall into the other side's block; returns the seconds."""
+    started = time.monotonic()
     while any(segments.glob("*.part")):
         time.sleep(0.02)
+    return time.monotonic() - started
 
 
 def counters(segments: Path) -> Counters:
