@@ -39,9 +39,10 @@ INTERNAL = "leanloop."
 _HEAD = struct.Struct("<III")
 _LENGTH = struct.Struct("<I")
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.1
 """How often the writing thread looks for records. Were it woken by each one, it would take the interpreter from the
-request that is just being answered, and pack every record with cold caches: several times the processor time."""
+request that is just being answered, and pack every record with cold caches: several times the processor time. Were it
+to look once a second, requests would wait for the packing of a hundred records: their p99 was 5 % longer."""
 
 _BUFFER_BYTES = 1 << 18
 """Written at once. Each write gives the interpreter away, and it may be 5 ms until it comes back."""
