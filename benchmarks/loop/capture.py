@@ -49,7 +49,14 @@ ROUNDS = 4
 
 
 class Load(NamedTuple):
-    """What two sides are asked in turn, in each round."""
+    """What two sides are asked in turn, in each round.
+
+    Attributes:
+        other: The side that is compared with the plain one.
+        size: Samples per request.
+        clients: Each waits for its answer before it asks again.
+        pairs: Of blocks.
+    """
 
     other: Side
     size: int
@@ -142,11 +149,12 @@ def alternate(host: Host, load: Load, batch: dict[str, Any], seed: int) -> list[
         for index in range(load.pairs):
             pair = {}
             for side in sides[:: 1 if (index + seed) % 2 == 0 else -1]:
-                if side == "plain" and last == load.other:
-                    rest = _wait_written(host.segments)
-                elif side == load.other and last == "plain":
-                    # A machine that has rested is faster for a while: both sides begin rested alike.
-                    time.sleep(rest)
+                if side != last:
+                    if last == "plain":
+                        # A machine that has rested may be faster for a while: both sides begin rested alike.
+                        time.sleep(rest)
+                    else:
+                        rest = _wait_written(host.segments)
                 loops[side].warm_up()
                 before = _cpu_seconds(host.processes[side])
                 measured = loops[side].record(BLOCK_SECONDS)

@@ -41,8 +41,8 @@ _LENGTH = struct.Struct("<I")
 
 _LOOK_SECONDS = 0.1
 """How often the writing thread looks for records. Were it woken by each one, it would take the interpreter from the
-request that is just being answered, and pack every record with cold caches: several times the processor time. Were it
-to look once a second, requests would wait for the packing of a hundred records: their p99 was 5 % longer."""
+request that is just being answered, and pack every record with cold caches: several times the processor time. A look
+a second packs a hundred records in a row, while requests wait: their p99 was 5 % longer, with four looks 1 %."""
 
 _BUFFER_BYTES = 1 << 18
 """Written at once. Each write gives the interpreter away, and it may be 5 ms until it comes back."""
