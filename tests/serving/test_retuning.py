@@ -18,8 +18,8 @@ PATIENT = CHOICE.model_copy(update={"queue_delay_us": 60_000})
 
 @pytest.fixture(autouse=True)
 def short_looks(monkeypatch):
-    """The differences here are large: a look need not take long."""
-    monkeypatch.setattr(retuning, "_LOOK_SECONDS", 0.3)
+    """The differences are large: a look need be no longer than makes a busy machine's pauses rare in it."""
+    monkeypatch.setattr(retuning, "_LOOK_SECONDS", 0.6)
 
 
 @pytest.fixture
@@ -96,3 +96,23 @@ def test_an_artifact_that_is_no_faster_stays_where_it_is(triton, models, served)
     assert prepared == []
     assert triton.repository.config(model) == before
     assert triton.repository.versions(model) == (1, 2)
+
+
+FASTER, SLOWER = 0.5, 1.2
+
+
+@pytest.mark.parametrize(
+    ("ratios", "settled"),
+    [
+        ([FASTER] * 4, None),
+        ([FASTER] * 4 + [SLOWER], True),
+        ([FASTER] * 3 + [SLOWER] * 2, None),
+        ([FASTER] * 3 + [SLOWER] * 2 + [FASTER] * 5, True),
+        ([FASTER] * 9 + [SLOWER] * 6, False),
+        ([FASTER] * 2 + [SLOWER] * 3, False),
+        ([0.95] * 5, False),
+    ],
+)
+def test_rounds_that_a_busy_machine_blurs_are_followed_by_more(ratios, settled):
+    assert retuning.clearly_better([]) is None
+    assert retuning.clearly_better(ratios) is settled
