@@ -23,12 +23,17 @@ from leanloop.optimize.candidate import finish_one
 from leanloop.optimize.plan import Job
 from leanloop.optimize.space import make_space
 from leanloop.optimize.techniques import (
+    block_removal,
     channel_pruning,
     distillation,
+    feature_distillation,
     nncf_int8,
     openvino_bf16,
+    ort_accuracy_aware_int8,
     ort_dynamic_int8,
     ort_static_int8,
+    semi_structured_pruning,
+    unstructured_pruning,
 )
 from leanloop.runtime import open_session, original_outputs, predict
 
@@ -48,13 +53,21 @@ WRONG: list[tuple[type[Config], str, Any]] = [
     (ort_dynamic_int8.OrtDynamicInt8Config, "per_channel", "yes"),
     (ort_static_int8.OrtStaticInt8Config, "calibration", "entropy"),
     (ort_static_int8.OrtStaticInt8Config, "samples", 0),
+    (ort_accuracy_aware_int8.OrtAccuracyAwareInt8Config, "max_drop", 1.0),
+    (ort_accuracy_aware_int8.OrtAccuracyAwareInt8Config, "ranked_samples", 0),
+    (block_removal.BlockRemovalConfig, "blocks", "a,a"),
+    (feature_distillation.FeatureDistillationConfig, "beta", 0.0),
+    (semi_structured_pruning.SemiStructuredPruningConfig, "epochs", 0),
+    (unstructured_pruning.UnstructuredPruningConfig, "sparsity", 1.0),
+    (unstructured_pruning.UnstructuredPruningConfig, "scope", "layer"),
+    (unstructured_pruning.UnstructuredPruningConfig, "gradual", "slowly"),
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_configs_survive_json(name: str, bundle: Bundle) -> None:
     choices = TECHNIQUES[name].choices(bundle, 5.0)
-    assert choices
+    assert choices or TECHNIQUES[name].why_not(bundle)
     for config in choices:
         document = json.loads(json.dumps(config.document()))
         assert document["technique"] == name
@@ -128,7 +141,7 @@ def test_drafts_give_files_of_the_same_size(workshop: Workshop, tmp_path: Path) 
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["channel_pruning", "distillation"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GRAPH and name != "resume"])
 def test_retraining_is_left_out_of_an_onnx_model(name: str, make_onnx_bundle: Bundle) -> None:
     reason = TECHNIQUES[name].why_not(make_onnx_bundle)
     assert reason is not None
@@ -230,9 +243,18 @@ def _agreement(model: ModelFiles, folder: Path, bundle: Bundle) -> float:
 def test_torch_techniques_are_told_apart() -> None:
     kinds = {name: TECHNIQUES[name] for name in NAMES}
     assert {name for name, kind in kinds.items() if isinstance(kind, TorchTechnique)} == {
+        "block_removal",
         "channel_pruning",
         "distillation",
+        "feature_distillation",
         "resume",
+        "semi_structured_pruning",
+        "unstructured_pruning",
     }
-    assert {name for name, kind in kinds.items() if kind.trains} == {"distillation"}
+    assert {name for name, kind in kinds.items() if kind.trains} == {
+        "distillation",
+        "feature_distillation",
+        "semi_structured_pruning",
+        "unstructured_pruning",
+    }
     assert openvino_bf16.OpenVinoBf16Config.technique in GRAPH

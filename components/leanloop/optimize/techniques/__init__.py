@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from leanloop.optimize.techniques import (
+    block_removal,
     channel_pruning,
     distillation,
+    feature_distillation,
     nncf_int8,
     openvino_bf16,
+    ort_accuracy_aware_int8,
     ort_dynamic_int8,
     ort_static_int8,
     resume,
+    semi_structured_pruning,
+    unstructured_pruning,
 )
 from leanloop.optimize.techniques.base import (
     TECHNIQUES,
@@ -29,13 +34,18 @@ __all__ = [
     "Technique",
     "TorchTechnique",
     "Workshop",
+    "block_removal",
     "channel_pruning",
     "check",
     "distillation",
+    "feature_distillation",
     "nncf_int8",
     "openvino_bf16",
+    "ort_accuracy_aware_int8",
     "ort_dynamic_int8",
     "ort_static_int8",
     "read_config",
     "resume",
+    "semi_structured_pruning",
+    "unstructured_pruning",
 ]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -28,11 +28,15 @@ from torch.nn import functional
 from leanloop.bundle import Bundle, Split, tensors
 from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
-from leanloop.optimize.techniques.training import Loss, channels_last, has_bf16, normalises_layers, train
+from leanloop.optimize.techniques.training import AfterStep, Loss, channels_last, has_bf16, normalises_layers, train
 
 _BATCH = 128
 _LEAST_STEPS = 600
 _SHORT_STEPS = 40
+
+_ALPHA = 0.3
+"""Of what is tried. Few epochs learn more from the teacher: a residual CNN with 3/8 of its channels, after 3 epochs on
+Fashion-MNIST, is 0.4 points (of 93) more right than with the usual 0.7, over two seeds."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,10 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[DistillationConfi
     steps_per_epoch = max(1, bundle.manifest.splits["train"].samples // _BATCH)
     epochs = max(min(max(round(budget_minutes / 2), 2), 8), math.ceil(_LEAST_STEPS / steps_per_epoch))
     if bundle.manifest.task == "regression" or normalises_layers(bundle.module()):
-        return [DistillationConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01)]
-    return [DistillationConfig(epochs=epochs)]
+        return [
+            DistillationConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, alpha=_ALPHA)
+        ]
+    return [DistillationConfig(epochs=epochs, alpha=_ALPHA)]
 
 
 def shorten(config: DistillationConfig, bundle: Bundle) -> DistillationConfig:
@@ -140,8 +146,22 @@ def regression_loss(student: Tensor, teacher: Tensor, targets: Tensor | None, al
     return alpha * functional.mse_loss(student, targets.reshape(student.shape)) + (1 - alpha) * soft
 
 
-def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) -> float:
+def distil(
+    module: nn.Module,
+    config: DistillationConfig,
+    workshop: Workshop,
+    *,
+    after_step: AfterStep | None = None,
+    beside: Callable[[Tensor], Tensor] | None = None,
+) -> float:
     """Fine-tune in place.
+
+    Args:
+        module: The student.
+        config: How long, and on which loss.
+        workshop: Holds the samples and the teacher's outputs.
+        after_step: Changes weights after each step, as a mask does.
+        beside: What the loss holds beside outputs and labels: ``rows of the train split -> loss``.
 
     Returns:
         Seconds per sample, by the median step.
@@ -157,8 +177,14 @@ def distil(module: nn.Module, config: DistillationConfig, workshop: Workshop) ->
         rows = np.sort(rows[order.permutation(len(rows))[: config.samples]])
     if len(rows) != len(split):
         split, teacher = split.take(rows), [values[rows] for values in teacher]
-    loss_of = taught_loss(split, teacher, config, workshop.bundle.manifest.task)
-    return train(module, tensors(split.inputs), loss_of, config, order, threads=workshop.threads)
+    taught = taught_loss(split, teacher, config, workshop.bundle.manifest.task)
+    places = torch.from_numpy(np.asarray(rows))
+
+    def loss_of(outputs: list[Tensor], chosen: Tensor) -> Tensor:
+        loss = taught(outputs, chosen)
+        return loss if beside is None else loss + beside(places[chosen])
+
+    return train(module, tensors(split.inputs), loss_of, config, order, threads=workshop.threads, after_step=after_step)
 
 
 def taught_loss(split: Split, teacher: Sequence[np.ndarray], config: DistillationConfig, task: str) -> Loss:

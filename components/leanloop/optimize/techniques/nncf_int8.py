@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from leanloop.bundle import Arrays, Bundle
-from leanloop.convert import TARGETS, ir_model_files
+from leanloop.convert import TARGETS, ir_model_files, load_graph, save_ir
 from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import TrialError
 from leanloop.core.hardware import instruction_sets
@@ -70,13 +70,12 @@ def quantise(source: Path, folder: Path, config: NncfInt8Config, workshop: Works
     """
     # Here, not above: importing NNCF takes seconds.
     import nncf
-    import openvino
 
     split = workshop.bundle.split("calibration").take(slice(0, config.samples))
     batches: list[Arrays] = [batch.inputs for batch in split.batches(min(_BATCH, len(split)))]
     isa = instruction_sets()
     quantised = nncf.quantize(
-        openvino.convert_model(str(source)),
+        load_graph(source),
         nncf.Dataset(batches),
         preset=nncf.QuantizationPreset(config.preset),
         target_device=nncf.TargetDevice.CPU_SPR if "amx_int8" in isa else nncf.TargetDevice.CPU,
@@ -90,8 +89,7 @@ def quantise(source: Path, folder: Path, config: NncfInt8Config, workshop: Works
     )
     if not any(operation.get_type_name() == "FakeQuantize" for operation in quantised.get_ops()):
         raise TrialError("NNCF found no operator to quantise.", where=str(source))
-    folder.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(quantised, str(folder / "model.xml"), compress_to_fp16=True)
+    save_ir(quantised, folder, half_precision=True)
     return ir_model_files(folder, "int8")
 
 

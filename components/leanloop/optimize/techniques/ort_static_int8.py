@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import onnx
 
@@ -35,7 +35,7 @@ from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique
 
 _CHUNK = 32
 _DRAFT_SAMPLES = 32
-_OPERATORS = ("Conv", "MatMul", "Gemm", "Add")
+OPERATORS = ("Conv", "MatMul", "Gemm", "Add")
 _HEAVY = ("Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "FusedGemm")
 _INTEGER = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "ConvInteger", "DynamicQuantizeMatMul")
 
@@ -81,34 +81,65 @@ def quantise(source: Path, folder: Path, config: OrtStaticInt8Config, workshop: 
     Raises:
         TrialError: No heavy operator came out as an integer kernel.
     """
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    split = workshop.bundle.split("calibration").take(slice(0, config.samples))
-    arm = platform.machine() in ("aarch64", "arm64")
     target = folder / "model.onnx"
     with tempfile.TemporaryDirectory(prefix="leanloop-int8-") as scratch:
-        prepared, ranges = Path(scratch) / "prepared.onnx", Path(scratch) / "ranges.json"
-        quant_pre_process(str(source), str(prepared))
-        measure_ranges(prepared, ranges, split, config.calibration, Path(scratch))
-        quantization.quantize_static(
-            str(prepared),
-            str(target),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
-            per_channel=config.per_channel,
-            reduce_range=not arm and not instruction_sets() & {"avx512_vnni", "avx_vnni"},
-            activation_type=quantization.QuantType.QInt8 if arm else quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=_method(config.calibration),
-            calibration_cache_path=ranges,
-            extra_options={"WeightSymmetric": True, "ActivationSymmetric": arm},
-        )
+        Calibrated.measure(source, config, workshop, Path(scratch)).write(target)
     share = integer_share(target)
     emit("int8_coverage", technique=config.technique, share=round(share, 3))
     if share == 0:
         raise TrialError("No operator runs in INT8.", where=str(source), fix="Leave this technique out.")
     return onnx_model_files(target, "int8")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """An fp32 ONNX file that is ready to be quantised, in as many ways as one likes.
+
+    Attributes:
+        prepared: The file, with shapes and ONNX Runtime's own basic optimisations.
+        ranges: Of its activations, as JSON.
+        config: How they were found.
+    """
+
+    prepared: Path
+    ranges: Path
+    config: OrtStaticInt8Config
+
+    @classmethod
+    def measure(cls, source: Path, config: OrtStaticInt8Config, workshop: Workshop, scratch: Path) -> Self:
+        """Measure the ranges on the calibration split; both files are written into a folder."""
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        split = workshop.bundle.split("calibration").take(slice(0, config.samples))
+        found = cls(scratch / "prepared.onnx", scratch / "ranges.json", config)
+        quant_pre_process(str(source), str(found.prepared))
+        measure_ranges(found.prepared, found.ranges, split, config.calibration, scratch)
+        return found
+
+    def write(self, target: Path, left_in_float: Sequence[str] = ()) -> None:
+        """Write the quantised file.
+
+        Args:
+            target: Where to.
+            left_in_float: Names of nodes that are not quantised.
+        """
+        from onnxruntime import quantization
+
+        arm = platform.machine() in ("aarch64", "arm64")
+        quantization.quantize_static(
+            str(self.prepared),
+            str(target),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=list(left_in_float),
+            per_channel=self.config.per_channel,
+            reduce_range=not arm and not instruction_sets() & {"avx512_vnni", "avx_vnni"},
+            activation_type=quantization.QuantType.QInt8 if arm else quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=_method(self.config.calibration),
+            calibration_cache_path=self.ranges,
+            extra_options={"WeightSymmetric": True, "ActivationSymmetric": arm},
+        )
 
 
 def measure_ranges(model: Path, ranges: Path, split: Split, calibration: str, scratch: Path) -> None:
@@ -132,7 +163,7 @@ def measure_ranges(model: Path, ranges: Path, split: Split, calibration: str, sc
 
     calibrator = create_calibrator(
         model,
-        list(_OPERATORS),
+        list(OPERATORS),
         augmented_model_path=str(scratch / "augmented.onnx"),
         calibrate_method=_method(calibration),
         extra_options={"symmetric": False},

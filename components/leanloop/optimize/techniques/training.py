@@ -24,6 +24,9 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 Loss = Callable[[list[Tensor], Tensor], Tensor]
 """``(outputs, rows) -> loss``: the outputs are those of the samples ``rows``."""
 
+AfterStep = Callable[[float], None]
+"""Called after each step with how far the training is, above 0 and up to 1: changes weights in place."""
+
 
 class Schedule(Protocol):
     """How long to train, and how fast to learn: one cycle of the learning rate, that ends on a cosine."""
@@ -57,6 +60,7 @@ def train(
     order: np.random.Generator,
     *,
     threads: int,
+    after_step: AfterStep | None = None,
 ) -> float:
     """Train in place, in bf16 where the CPU has it; the module ends in eval mode.
 
@@ -67,6 +71,7 @@ def train(
         schedule: How long and how fast.
         order: Draws the order of the samples.
         threads: CPU threads.
+        after_step: See `AfterStep`.
 
     Returns:
         Seconds per sample, by the median step.
@@ -81,7 +86,8 @@ def train(
     steps_per_epoch = max(1, count // schedule.batch_size)
     steps = schedule.epochs * steps_per_epoch
     optimizer, rate = _optimizer(module, schedule, steps)
-    turn, durations = TrainingTurn(), []
+    turn = TrainingTurn()
+    durations: list[float] = []
     try:
         for _ in range(schedule.epochs):
             module.train()
@@ -96,6 +102,8 @@ def train(
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     rate.step()
+                    if after_step is not None:
+                        after_step((len(durations) + 1) / steps)
                 durations.append(time.perf_counter() - started)
                 step = len(durations)
                 if step % _EVENT_STEPS == 0 or step == steps:

@@ -1,0 +1,76 @@
+"""Masks that hold chosen weights at zero while a module trains.
+
+Weights that are taken out at once take accuracy with them that training does not always bring back. Taken out little by
+little, each step's damage is small, and the weights that are left take over. With a final sparsity ``s`` and training
+that goes from 0 to 1, the share of zeros at ``t`` is::
+
+    s * (1 - (1 - t / 0.6)^3)     until t = 0.6, and s afterwards: the rest of the training settles what is left
+
+Source: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+Choose = Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
+"""``(weights by layer, sparsity) -> masks of the same shapes``: true where a weight stays."""
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_RAMP = 0.6
+_UPDATES = 50
+
+
+class Masks:
+    """Keeps a share of a module's weights at zero; biases and normalisations stay whole.
+
+    Args:
+        module: Changed in place.
+        choose: Which weights stay.
+        sparsity: Share of zeros at the end.
+        gradual: Take weights out little by little, instead of all at the beginning.
+
+    Raises:
+        ValueError: The module has no layer with weights that `choose` takes.
+    """
+
+    def __init__(self, module: nn.Module, choose: Choose, sparsity: float, *, gradual: bool) -> None:
+        self._weights = weights_of(module)
+        self._choose, self._sparsity, self._gradual = choose, sparsity, gradual
+        self._reached = -1.0
+        self._masks: Mapping[str, Tensor] = {}
+        self.after_step(0.0)
+
+    def after_step(self, progress: float) -> None:
+        """Zero what is masked; to be called after each step of an optimiser, which moves masked weights, too.
+
+        Args:
+            progress: Of the training, from 0 to 1.
+        """
+        ramp = min(1.0, progress / _RAMP) if self._gradual else 1.0
+        # Which weights are the least changes slowly: they are chosen anew some fifty times, not at each step.
+        due = self._reached < 0 or ramp - self._reached >= 1 / _UPDATES or (ramp == 1.0 and self._reached < 1.0)
+        if due:
+            self._reached = ramp
+            self._masks = self._choose(self._weights, self._sparsity * (1 - (1 - ramp) ** 3))
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                self._weights[name].mul_(mask)
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of linear and convolution layers, by layer; one that several layers share is listed once."""
+    found: dict[str, Tensor] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, _LAYERS) and not any(layer.weight is known for known in found.values()):
+            found[name] = layer.weight
+    return found
+
+
+def zero_share(module: nn.Module) -> float:
+    """Share of zeros among the weights of linear and convolution layers."""
+    weights = weights_of(module).values()
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)

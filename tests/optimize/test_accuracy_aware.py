@@ -1,0 +1,95 @@
+"""Layers that quantising hurts too much are given back to float, and no more than are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx as onnx_format
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from leanloop.core.errors import TrialError
+from leanloop.optimize import Workshop
+from leanloop.optimize.techniques import ort_accuracy_aware_int8 as aware
+from leanloop.optimize.techniques import ort_static_int8
+from leanloop.optimize.techniques.ort_accuracy_aware_int8 import OrtAccuracyAwareInt8Config, fewest, quantise
+from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config, integer_share
+from leanloop.runtime import answers_of
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_the_fewest_are_found_with_few_questions(most: int, needed: int) -> None:
+    asked: list[int] = []
+
+    def holds(count: int) -> bool:
+        asked.append(count)
+        return count >= needed
+
+    assert fewest(most, holds) == (needed if needed < most else None)
+    assert len(asked) <= np.ceil(np.log2(most)) + 1
+    assert 0 not in asked
+
+
+def test_nothing_is_given_back_where_all_holds(workshop: Workshop, onnx: Path, tmp_path: Path) -> None:
+    quantise(onnx, tmp_path, OrtAccuracyAwareInt8Config(max_drop=0.05), workshop)
+    assert integer_share(tmp_path / "model.onnx") == 1.0
+
+
+def test_the_layers_that_quantising_breaks_come_back_and_no_others(
+    workshop: Workshop, onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled, broken = _spoiled(onnx, tmp_path)
+    events: list[dict[str, object]] = []
+    monkeypatch.setattr(aware, "emit", lambda _kind, **fields: events.append(fields))
+    config = OrtAccuracyAwareInt8Config(per_channel=False, max_drop=0.01)
+    model = quantise(spoiled, tmp_path / "files", config, workshop)
+    assert set(broken) == set(events[-1]["left_in_float"])  # type: ignore[call-overload]
+    assert 0 < integer_share(tmp_path / "files/model.onnx") < 1
+    bundle, validation = workshop.bundle, workshop.bundle.split("validation")
+    answers = answers_of(model, tmp_path / "files", validation, threads=1)
+    assert bundle.score(answers, validation) > 0.95
+    # Without giving any back, quantising ruins this file.
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    ruined = ort_static_int8.quantise(spoiled, plain, OrtStaticInt8Config(per_channel=False), workshop)
+    assert bundle.score(answers_of(ruined, plain, validation, threads=1), validation) < 0.9
+
+
+def _spoiled(onnx: Path, folder: Path) -> tuple[Path, list[str]]:
+    """The same function, with a hidden channel a thousand times the others: one scale per tensor leaves these nothing.
+
+    Returns:
+        The file, and the names of the two layers that write and read that channel.
+    """
+    folded = folder / "spoiled.onnx"
+    quant_pre_process(str(onnx), str(folded))
+    model = onnx_format.load(folded)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = {node.input[1]: node for node in model.graph.node if node.op_type == "Conv"}
+    shapes = {name: tuple(weights[name].dims) for name in convolutions}
+    writer, reader = (
+        next(node for name, node in convolutions.items() if shapes[name] == shape)
+        for shape in ((64, 32, 3, 3), (64, 64, 3, 3))
+    )
+    for name, place, factor in (
+        (writer.input[1], np.s_[:1], 1e3),
+        (writer.input[2], np.s_[:1], 1e3),
+        (reader.input[1], np.s_[:, :1], 1e-3),
+    ):
+        values = numpy_helper.to_array(weights[name]).copy()
+        values[place] *= factor
+        weights[name].CopyFrom(numpy_helper.from_array(values, name))
+    onnx_format.save(model, folded)
+    return folded, [writer.name, reader.name]
+
+
+def test_where_every_layer_hurts_it_says_so(
+    workshop: Workshop, onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aware._Answers, "__call__", lambda self, left, split: -self.float_model(split))
+    with pytest.raises(TrialError, match="No layer can be quantised"):
+        quantise(onnx, tmp_path, OrtAccuracyAwareInt8Config(), workshop)
