@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import optuna
@@ -13,8 +14,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from leanloop.core.store import Store
-from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH
+from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH
 from leanloop.optimize.sampler import (
+    MARGIN,
     STATUS,
     FrontierSampler,
     as_params,
@@ -22,14 +24,17 @@ from leanloop.optimize.sampler import (
     next_point,
     point_of,
 )
-from leanloop.optimize.space import Space
+from leanloop.optimize.space import PROBE, Space
 from leanloop.optimize.study import WORKER, Clock, ask, mine, release_dead, union_seconds
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 
-SHAPES = tuple(ChannelPruningConfig(ratio=step / 16) for step in range(1, 16))
+SHAPES = tuple((ChannelPruningConfig(ratio=step / 16),) for step in range(1, 16))
 SPACE = Space({"channel_pruning": SHAPES}, (DistillationConfig(),), (), {})
 UNTRAINABLE = Space({"channel_pruning": SHAPES}, (), (), {})
+
+
+TWO = Space({"equal": SHAPES, "narrow": SHAPES}, (), (), {})
 
 
 def _study(space: Space, file: Path | None = None) -> optuna.Study:
@@ -67,6 +72,97 @@ def test_more_training_walks_on_from_the_frontier(frontier: int, gain: int) -> N
         best = max(best, strength if good else 0)
         _tell(study, trial, HOLDS if good else FAILS)
     assert best == min(15, frontier + gain)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 15), st.integers(1, 16), st.integers(0, 15))
+def test_another_ladder_is_probed_and_trained_from_its_mildest_shape_that_is_faster(
+    frontier: int, faster: int, bears: int
+) -> None:
+    """The second ladder is faster than the best from rung ``faster`` on, and holds the accuracy up to ``bears``."""
+    study = _study(TWO)
+    probed, trained = [], []
+    while (trial := ask(study, TWO, 0)) is not None:
+        shape, strength, effort = point_of(trial) or pytest.fail("no point")
+        if shape == "equal":
+            assert effort != PROBE
+            _tell(study, trial, HOLDS if strength <= frontier else FAILS)
+        elif effort == PROBE:
+            probed.append(strength)
+            _tell(study, trial, ABLE if strength >= faster else NOT_ENOUGH)
+        else:
+            trained.append(strength)
+            _tell(study, trial, NOT_ENOUGH if strength < faster else HOLDS if strength <= bears else FAILS)
+    assert len(probed) <= 5
+    wanted = range(faster, 16)
+    assert trained == [rung for rung in wanted if rung <= max(bears + 1, faster)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.5, 15), st.floats(0.001, 0.1), st.floats(1, 3))
+def test_the_line_between_two_margins_leads_to_the_frontier(zero: float, slope: float, bend: float) -> None:
+    """Whatever the curve, the frontier is found; where it is a line, in four trials."""
+    study, tried = _study(UNTRAINABLE), []
+    while (trial := ask(study, UNTRAINABLE, 0)) is not None:
+        strength = trial.params["strength"]
+        tried.append(strength)
+        away = (zero - strength) / zero
+        trial.set_user_attr(MARGIN, slope * (away if bend < 1.5 else abs(away) ** bend * (1 if away > 0 else -1)))
+        _tell(study, trial, HOLDS if strength <= zero else FAILS)
+    frontier = int(zero)
+    assert len(tried) == len(set(tried))
+    assert frontier in {0, *tried}
+    assert frontier == 15 or frontier + 1 in tried
+    if bend < 1.5 and 8 < frontier < 12:
+        assert len(tried) <= 4
+
+
+def test_where_the_limit_is_expected_is_one_workers_and_the_other_goes_to_another_ladder(tmp_path: Path) -> None:
+    study = _study(TWO, tmp_path / "journal")
+    for strength, margin, status in ((8, 0.005, HOLDS), (12, -0.015, FAILS)):
+        study.enqueue_trial(as_params(("equal", strength, 1)))
+        trial = ask(study, TWO, 0)
+        assert trial is not None
+        trial.set_user_attr(MARGIN, margin)
+        _tell(study, trial, status)
+    points = [point_of(trial) for worker in (0, 1) if (trial := ask(study, TWO, worker)) is not None]
+    assert points == [("equal", 9, 1), ("narrow", 8, PROBE)]
+
+
+def test_a_ladder_is_one_workers_at_a_time(tmp_path: Path) -> None:
+    study = _study(TWO, tmp_path / "journal")
+    for trial in iter(lambda: ask(study, TWO, 0), None):
+        shape, _, effort = point_of(trial) or pytest.fail("no point")
+        if shape == "narrow":
+            break
+        _tell(study, trial, FAILS)
+    assert effort == PROBE
+    assert ask(study, TWO, 1) is None
+    _tell(study, trial, ABLE)
+    again = ask(study, TWO, 1)
+    assert again is not None
+    assert again.params["shape"] == "narrow"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.randoms(use_true_random=False))
+def test_whatever_trials_find_none_is_asked_for_twice_and_the_search_ends(chance: random.Random) -> None:
+    three = Space({"equal": SHAPES, "narrow": SHAPES[:7], "short": SHAPES[:3]}, (DistillationConfig(),), (), {})
+    study, asked, running = _study(three), [], []
+    while True:
+        trial = ask(study, three, 0) if len(running) < 3 else None
+        if trial is not None:
+            asked.append(point_of(trial))
+            running.append(trial)
+        elif not running:
+            break
+        else:
+            ended = running.pop(chance.randrange(len(running)))
+            _, _, effort = point_of(ended) or pytest.fail("no point")
+            statuses = (ABLE, NOT_ENOUGH, FAILS) if effort == PROBE else (HOLDS, FAILS, NOT_ENOUGH, NO_TIME)
+            ended.set_user_attr(MARGIN, chance.uniform(-1, 1))
+            _tell(study, ended, chance.choice(statuses))
+    assert len(asked) == len(set(asked))
 
 
 def test_what_is_not_enough_sends_the_search_on() -> None:

@@ -247,13 +247,16 @@ def test_torch_techniques_are_told_apart() -> None:
         "channel_pruning",
         "distillation",
         "feature_distillation",
+        "quantisation_aware_training",
         "resume",
         "semi_structured_pruning",
+        "student",
         "unstructured_pruning",
     }
     assert {name for name, kind in kinds.items() if kind.trains} == {
         "distillation",
         "feature_distillation",
+        "quantisation_aware_training",
         "semi_structured_pruning",
         "unstructured_pruning",
     }

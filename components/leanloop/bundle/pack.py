@@ -43,6 +43,8 @@ def pack(settings: Settings, project: Path, destination: Path, child: Child | No
             kind=settings.model.kind,
             weights=weights,
             factory=settings.model.factory,
+            student=settings.model.student,
+            student_parameters=settings.model.student_parameters,
             data_source=source,
             metric=settings.metric,
             task=settings.model.task,
@@ -92,8 +94,10 @@ def seal(
 
 
 def _digest(manifest: BundleManifest, folder: Path) -> str:
-    # A bundle that is no revision keeps the digest that it had before there were revisions.
-    left_out = {"digest", "files"} if manifest.parent else {"digest", "files", "parent", "fresh", "likeness"}
+    # A bundle that is no revision, or has no student, keeps the digest that it had before there were such.
+    left_out = {"digest", "files"}
+    left_out |= set() if manifest.parent else {"parent", "fresh", "likeness"}
+    left_out |= set() if manifest.student else {"student", "student_parameters"}
     document: dict[str, Any] = json.loads(manifest.model_dump_json(exclude=left_out))
     # Where data lie does not matter, what they hold does.
     document["files"] = sorted((reference.name, reference.sha256) for reference in manifest.files)

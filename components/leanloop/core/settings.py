@@ -20,6 +20,7 @@ NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+StudentParameter = bool | int | float | str
 TargetName = Literal["onnxruntime", "openvino"]
 Objective = Literal["latency_p50", "latency_p99", "size", "cost"]
 
@@ -50,6 +51,10 @@ class ModelSettings(_Section):
     file: str = Field(description=".safetensors or .pt/.pth (with a factory), .onnx, or .pt2")
     factory: ObjectPath | None = Field(None, description='"module:function" returning a torch.nn.Module')
     code: tuple[str, ...] = Field((), description="files and folders that the factory and the data need")
+    student: ObjectPath | None = Field(None, description='"module:function" returning a smaller torch.nn.Module')
+    student_parameters: dict[str, tuple[StudentParameter, ...]] = Field(
+        default_factory=dict, description="values to try for the student's keyword arguments, the largest model first"
+    )
     external_data: tuple[str, ...] = Field((), description="files beside the .onnx that hold its large tensors")
     inputs: tuple[InputSpec, ...] = Field(min_length=1)
     outputs: tuple[Name, ...] = Field(("output",), min_length=1)
@@ -74,6 +79,12 @@ class ModelSettings(_Section):
             raise ValueError("factory: weights need a factory, as module:function")
         if self.kind != "factory" and self.factory is not None:
             raise ValueError(f"factory: a {suffix} file holds its own architecture; leave the factory out")
+        if self.student is not None and self.factory is None:
+            raise ValueError("student: needs a factory beside it, whose code it shares")
+        if empty := [name for name, values in self.student_parameters.items() if not values]:
+            raise ValueError(f"student_parameters: no values for {', '.join(empty)}")
+        if self.student_parameters and self.student is None:
+            raise ValueError("student_parameters: there is no student")
         names = [spec.name for spec in self.inputs] + list(self.outputs)
         if len(set(names)) != len(names):
             raise ValueError("inputs and outputs: every name must differ")

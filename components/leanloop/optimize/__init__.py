@@ -15,10 +15,21 @@ from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.remake import remake
 from leanloop.optimize.revise import Fresh, revise
 from leanloop.optimize.search import search_worker
-from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop, read_config
+from leanloop.optimize.techniques import (
+    TECHNIQUES,
+    Applied,
+    Config,
+    GraphTechnique,
+    TorchTechnique,
+    Workshop,
+    fine_tuning,
+    read_config,
+    reshaping,
+)
 
 __all__ = [
     "TECHNIQUES",
+    "Applied",
     "Config",
     "Finalist",
     "Fresh",
@@ -28,6 +39,7 @@ __all__ = [
     "Workshop",
     "check_feasible",
     "finalists",
+    "fine_tuning",
     "holds",
     "make_files",
     "prefix_id",
@@ -36,6 +48,7 @@ __all__ = [
     "recipe_id",
     "remake",
     "replay",
+    "reshaping",
     "revise",
     "search_worker",
 ]

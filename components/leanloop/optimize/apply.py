@@ -114,12 +114,13 @@ def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
         if technique.prepare is not None:
             technique.prepare(workshop)
         started = time.monotonic()
-        record = technique.apply(module, config, workshop)
+        applied = technique.apply(module, config, workshop)
+        module = applied.module
         if technique.trains:
             cost["training_seconds"] += time.monotonic() - started
-            cost["seconds_per_sample"] += record
+            cost["seconds_per_sample"] += applied.seconds_per_sample
         if technique.rebuild is not None:
-            shapes.append([technique.name, record])
+            shapes.append([technique.name, applied.shapes])
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS)
     write_json(folder / SHAPES, shapes)
@@ -127,8 +128,7 @@ def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
 
 
 def _restore(folder: Path, bundle: Bundle) -> nn.Module:
-    module = bundle.module()
-    reshape(module, read_json(folder / SHAPES), bundle)
+    module = reshape(bundle.module(), read_json(folder / SHAPES), bundle)
     module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     return module.eval()
 

@@ -11,7 +11,7 @@ from leanloop.core.settings import GoalSettings
 from leanloop.core.store import Store
 from leanloop.optimize.techniques import Workshop
 
-Status = Literal["holds", "fails", "not enough", "no time", "duplicate"]
+Status = Literal["holds", "fails", "not enough", "able", "no time", "duplicate"]
 
 HOLDS: Status = "holds"
 """A candidate holds the accuracy."""
@@ -19,6 +19,8 @@ FAILS: Status = "fails"
 """None does, or the short training was hopeless, or the shape cannot be made."""
 NOT_ENOUGH: Status = "not enough"
 """Timed untrained: still too large or slow for the goal, or no better than what holds already."""
+ABLE: Status = "able"
+"""Timed untrained: better than what holds already, so worth training. Said by a probe, which goes no further."""
 NO_TIME: Status = "no time"
 """The budget had no room for its training."""
 DUPLICATE: Status = "duplicate"
@@ -66,12 +68,16 @@ class Plan(Record):
         best: Objective of the best candidate so far that holds the accuracy; None when there is none.
         short_floor: A short score worse than this cannot end well; None trains in full at once.
         deadline: Unix time at which a full training must have ended.
+        probe: Time the untrained shape only.
+        rival: Candidate that a probe times beside the shape, since the machine may be slower now than it was then.
     """
 
     groups: tuple[tuple[RecipeRecord, ...], ...]
     best: float | None
     short_floor: float | None
     deadline: float
+    probe: bool = False
+    rival: str | None = None
 
 
 class Outcome(Record):

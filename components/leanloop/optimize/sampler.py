@@ -7,9 +7,14 @@ bracket::
     low   strongest that holds the accuracy (or that is too large or too slow anyway: weaker ones are, too)
     high  weakest above it that does not
 
-The next is the free strength between them that is farthest from all that is known or under way, so that parallel
-workers share the bracket. Shapes much weaker or stronger than networks usually bear count half. When the bracket is
-closed, the shapes above it are tried again with more training.
+At first, the next is the free strength between them that is farthest from all that is known or under way, so that
+parallel workers share the bracket. Shapes much weaker or stronger than networks usually bear count half. Once both ends
+are known, with how far each is above or below the limit, the next is where the straight line between them meets it.
+
+So the first ladder of shapes is searched. What it found must be beaten by the others, and whether they are faster is
+cheap to know: probes (an effort of nothing) time untrained shapes, and bisect for the mildest one that is better than
+the best. That one is trained. Where it holds the accuracy, the next stronger one follows; where it does not, no
+stronger one will, and the ladder is done. In the end, shapes that failed are tried again with more training.
 """
 
 from __future__ import annotations
@@ -22,14 +27,16 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH
-from leanloop.optimize.space import EFFORTS, Space
+from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH
+from leanloop.optimize.space import EFFORTS, PROBE, Space
 
-STATUS = "status"
-"""User attribute of an ended trial: a `Status`."""
+STATUS, MARGIN = "status", "margin"
+"""User attributes of an ended trial: a `Status`; how much better its best metric is than the limit, or None."""
+
+UNDER_WAY = "under way"
 
 Point = tuple[str, int, int]
-"""Shape, strength, effort."""
+"""Name of the ladder, strength (the rung, from 1; 0 is the original's own shape), effort."""
 
 
 class FrontierSampler(BaseSampler):
@@ -63,7 +70,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     return {
         "shape": CategoricalDistribution(tuple(space.shapes) or (first_shape(space),)),
         "strength": IntDistribution(0, strongest),
-        "effort": IntDistribution(min(EFFORTS), max(EFFORTS)),
+        "effort": IntDistribution(PROBE, max(EFFORTS)),
     }
 
 
@@ -85,20 +92,76 @@ def first_shape(space: Space) -> str:
 
 def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
     """The next point that is worth a trial, given all other trials; None when none is."""
-    for effort in EFFORTS if space.training else EFFORTS[:1]:
-        for shape, configs in space.shapes.items():
-            strength = _between(len(configs), _known(trials, shape, effort), bisecting=effort == EFFORTS[0])
+    usual = EFFORTS[0]
+    for number, (shape, ladder) in enumerate(space.shapes.items()):
+        known = _known(trials, shape, usual)
+        if number:
+            found = _beating(len(ladder), known)
+        else:
+            strength = _expected(len(ladder), known, _margins(trials, shape, usual))
+            found = None if strength is None else (strength, usual)
+        if found is not None:
+            return shape, *found
+    for effort in EFFORTS if space.training else (usual,):
+        for number, (shape, ladder) in enumerate(space.shapes.items()):
+            if effort == usual and number:
+                continue
+            strength = _between(len(ladder), _known(trials, shape, effort), bisecting=effort == usual)
             if strength is not None:
                 return shape, strength, effort
     return None
 
 
+def _expected(strongest: int, known: Mapping[int, str], margins: Mapping[int, float]) -> int | None:
+    """The strength where the limit is expected; None when another worker is at it, or nothing is left between."""
+    low, high = _bracket(strongest, known)
+    if not (low > 0 and margins.get(low, 0.0) > 0 > margins.get(high, 0.0)):
+        return _between(strongest, known, bisecting=True)
+    crossing = low + (high - low) * margins[low] / (margins[low] - margins[high])
+    nearest = min(range(low + 1, high), key=lambda strength: abs(strength - crossing), default=None)
+    return None if nearest in known else nearest
+
+
+def _margins(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, float]:
+    """How far above the limit each strength's metric came, after whole trainings of an effort."""
+    found: dict[int, float] = {}
+    for trial in trials:
+        point, margin = point_of(trial), trial.user_attrs.get(MARGIN)
+        whole = trial.user_attrs.get(STATUS) in (HOLDS, FAILS)
+        if margin is not None and whole and point is not None and (point[0], point[2]) == (shape, effort):
+            found[point[1]] = margin
+    return found
+
+
+def _bracket(strongest: int, known: Mapping[int, str]) -> tuple[int, int]:
+    """The strongest that holds or is not enough, and the weakest above it that fails."""
+    high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
+    return max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high), high
+
+
+def _beating(strongest: int, known: Mapping[int, str]) -> tuple[int, int] | None:
+    """Strength and effort of a ladder's next trial, where another ladder has set what is to be beaten."""
+    if UNDER_WAY in known.values():
+        return None
+    high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
+    low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH, NO_TIME) and s < high)
+    able = min((s for s, status in known.items() if status == ABLE and s > low), default=high)
+    if low + 1 == high:
+        return None
+    if able == low + 1 or (low > 0 and known[low] == HOLDS):
+        return low + 1, EFFORTS[0]
+    return (low + able) // 2, PROBE
+
+
 def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, str]:
     """What is known of each strength, as seen from an effort.
 
-    What holds with less training holds with more; what fails with more fails with less.
+    What holds with less training holds with more; what fails with more fails with less; and what cannot even be timed
+    fails in any case.
     """
     known: dict[int, str] = {0: HOLDS}
+    # What says less than a whole training does.
+    weaker: dict[int, str] = {}
     for trial in trials:
         point = point_of(trial)
         if point is None or point[0] != shape:
@@ -106,18 +169,19 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
         _, strength, own = point
         status = trial.user_attrs.get(STATUS)
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            if own == effort:
-                known.setdefault(strength, "under way")
-        elif (status in (HOLDS, NOT_ENOUGH) and own <= effort) or (status == FAILS and own >= effort):
+            if own in (effort, PROBE):
+                weaker[strength] = UNDER_WAY
+        elif (status in (HOLDS, NOT_ENOUGH) and own <= effort) or (status == FAILS and (own >= effort or own == PROBE)):
             known[strength] = status
         elif status == NO_TIME and own <= effort:
-            known.setdefault(strength, NO_TIME)
-    return known
+            weaker[strength] = NO_TIME
+        elif status == ABLE and effort == EFFORTS[0]:
+            weaker.setdefault(strength, ABLE)
+    return weaker | known
 
 
 def _between(strongest: int, known: Mapping[int, str], *, bisecting: bool) -> int | None:
-    high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
-    low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high)
+    low, high = _bracket(strongest, known)
     # Weaker shapes train longer still than one that there is no time for.
     too_long = max((s for s, status in known.items() if status == NO_TIME), default=0)
     free = [strength for strength in range(max(low, too_long) + 1, high) if strength not in known]

@@ -25,14 +25,19 @@ from leanloop.optimize.candidate import CURRENT, fail, reason_of
 from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import DUPLICATE, FAILS, Job, Outcome, Plan
 from leanloop.optimize.recipe import Recipe, recipe_id
-from leanloop.optimize.sampler import STATUS
-from leanloop.optimize.space import Space, make_space
+from leanloop.optimize.sampler import MARGIN, STATUS, first_shape
+from leanloop.optimize.space import PROBE, Space, make_space
 from leanloop.optimize.study import Clock, ask, mine, open_study, release_dead, store_url
 
 ROWS, SHORT = "rows", "short"
 
 _AFTERWARDS = 0.05
 """Share of the budget that is kept free to make, measure and score the candidates of the last training."""
+
+_LEAST_GAIN = 0.03
+"""Share of the best objective that a shape of another ladder must gain to be worth a training."""
+
+_WAIT_SECONDS = 1.0
 
 _FAR = 0.4
 """A shape whose metric is worse than the goal's limit by more than this share after a short training is given up."""
@@ -102,14 +107,22 @@ class Search:
             while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
                 trial = ask(self._study, self._space, self._worker)
                 if trial is None:
-                    break
+                    if not self._others_at_work():
+                        break
+                    # What they find may open more.
+                    time.sleep(_WAIT_SECONDS)
+                    continue
                 self._carry_out(trial, child)
                 progress(min(self._clock.spent(), self._clock.budget), self._clock.budget, f"trial {trial.number}")
         progress(self._clock.budget, self._clock.budget, "search")
 
+    def _others_at_work(self) -> bool:
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
     def _ended(self) -> int:
-        words = [trial.user_attrs.get(STATUS) for trial in self._study.get_trials(deepcopy=False)]
-        return sum(word is not None and word != DUPLICATE for word in words)
+        """How many trials count against the limit: those that ended, but for probes, which cost next to nothing."""
+        ended = [trial for trial in self._study.get_trials(deepcopy=False) if STATUS in trial.user_attrs]
+        return sum(trial.user_attrs[STATUS] != DUPLICATE and trial.params["effort"] != PROBE for trial in ended)
 
     def _carry_out(self, trial: optuna.Trial, child: Child) -> None:
         started = time.monotonic()
@@ -123,6 +136,7 @@ class Search:
         trial.set_user_attr(STATUS, outcome.status)
         trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
         trial.set_user_attr(SHORT, outcome.short_metric)
+        trial.set_user_attr(MARGIN, self._margin(outcome.rows))
         done = [row for row in outcome.rows if row.state == "complete"]
         if done:
             self._study.tell(trial, min(objective(row, self._goal) for row in done))
@@ -137,6 +151,13 @@ class Search:
             reason=outcome.rows[-1].reason,
         )
 
+    def _margin(self, rows: Sequence[TrialRow]) -> float | None:
+        """How much better the best metric of some candidates is than the goal's limit; None without candidates."""
+        metric = self._bundle.metric
+        limit = metric.limit(self._original_metric, self._goal.max_accuracy_drop)
+        drops = [metric.drop(limit, row.metric) for row in rows if row.state == "complete" and row.metric is not None]
+        return -min(drops) if drops else None
+
     def _run_limited(self, trial: optuna.Trial, child: Child) -> Outcome:
         job = Job(
             bundle=str(self._bundle.folder),
@@ -146,11 +167,16 @@ class Search:
             trial=trial.number,
             folder=str((self._folder / str(trial.number)).resolve()),
         )
+        best, probe = self._best(), trial.params["effort"] == PROBE
+        # A probe asks whether a shape is worth it, and files made as the best one's were tell that.
+        groups = [group for group in self._groups(trial) if not probe or best is None or made_alike(group[0], best)]
         plan = Plan(
-            groups=tuple(tuple(recipe.record() for recipe in group) for group in self._groups(trial)),
-            best=self._best(),
+            groups=tuple(tuple(recipe.record() for recipe in group) for group in groups),
+            best=self._to_beat(trial, best),
+            rival=best.candidate_id if probe and best else None,
             short_floor=self._short_floor(),
             deadline=time.time() + self._clock.left() - _AFTERWARDS * self._clock.budget,
+            probe=probe,
         )
         return run_plan(child, job, plan, self._settings)
 
@@ -159,11 +185,18 @@ class Search:
         torch = self._space.torch(trial.params["shape"], trial.params["strength"], trial.params["effort"])
         return [self._space.recipes(torch, finish) for finish in self._space.finishes]
 
-    def _best(self) -> float | None:
-        """The best objective of the candidates that hold the accuracy within the goal's limits."""
+    def _to_beat(self, trial: optuna.Trial, best: TrialRow | None) -> float | None:
+        """What a shape must be better than, untrained: on another ladder than the first, by more than noise."""
+        if best is None:
+            return None
+        is_first = trial.params["shape"] == first_shape(self._space)
+        return objective(best, self._goal) * (1.0 if is_first else 1 - _LEAST_GAIN)
+
+    def _best(self) -> TrialRow | None:
+        """The best of the candidates that hold the accuracy within the goal's limits."""
         rows = [row for trial in self._study.get_trials(deepcopy=False) for row in rows_of(trial)]
         good = [row for row in rows if holds(row) and within_limits(row, self._goal)]
-        return min((objective(row, self._goal) for row in good), default=None)
+        return min(good, key=lambda row: objective(row, self._goal), default=None)
 
     def _short_floor(self) -> float:
         """Short scores below this are hopeless: far below the limit, or below one that failed after full training."""
@@ -174,6 +207,13 @@ class Search:
             if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
                 floors.append(metric.limit(short, _SHORT_NOISE))
         return max(floors) if metric.higher_is_better else min(floors)
+
+
+def made_alike(recipe: Recipe, best: TrialRow) -> bool:
+    """Whether a recipe's files are made by the technique, and for the target, of the best candidate's."""
+    its = Recipe.from_record(best.recipe)
+    mine, other = (None if graph is None else graph.technique for graph in (recipe.graph, its.graph))
+    return (recipe.target, mine) == (its.target, other)
 
 
 def failed_row(recipe: Recipe, bundle: Bundle, trial: int, error: LeanloopError) -> TrialRow:

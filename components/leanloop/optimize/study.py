@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from leanloop.core.errors import SettingsError
+from leanloop.core.errors import SettingsError, TrialError
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.optimize.plan import DUPLICATE
@@ -30,6 +30,9 @@ from leanloop.optimize.space import EFFORTS, Space
 
 WORKER = "worker"
 """User attribute of a trial: who runs it."""
+
+_MOST_DRAWS = 50
+"""Each worker gives a point up at most once for each other one that draws at the same moment."""
 
 _SIGNED_WITHIN = timedelta(minutes=1)
 """A running trial without a worker is dead after this."""
@@ -61,8 +64,11 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
     """A new trial with its parameters; None when nothing is left that is worth one.
 
     A point that another worker drew at the same moment is given up again by the later of the two.
+
+    Raises:
+        TrialError: The sampler keeps asking for points that are known.
     """
-    while True:
+    for _ in range(_MOST_DRAWS):
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if not waiting and next_point(space, study.get_trials(deepcopy=False)) is None:
             return None
@@ -77,6 +83,7 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
             return trial
         trial.set_user_attr(STATUS, DUPLICATE)
         study.tell(trial, state=TrialState.PRUNED)
+    raise TrialError("The search goes round in circles: it asks for what is known.", value=point_of(trial))
 
 
 def release_dead(study: optuna.Study, space: Space, worker: int, workers: int) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leanloop.core.contracts import TrialRow
+from leanloop.core.contracts import Candidate, TrialRow
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.core.hardware import hardware_id
@@ -26,7 +26,7 @@ from leanloop.core.settings import GoalSettings
 from leanloop.optimize.apply import make_files, make_prefix
 from leanloop.optimize.candidate import fail, failed_before, finish_one, measure, original_validation, row, working_on
 from leanloop.optimize.objective import holds, objective, within_limits
-from leanloop.optimize.plan import FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Status, Timed
+from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Status, Timed
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.techniques import TECHNIQUES, TorchTechnique, Workshop
 
@@ -64,10 +64,13 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
     first, short_metric, cut = groups[0][0], None, False
     if first.torch:
         emit("trial_rung", trial=job.trial, rung="latency")
-        timed = [_scan(group[0].untrained(), job, workshop) for group in groups]
+        slower = slower_than_then(plan.rival, job, workshop) if plan.rival else 1.0
+        timed = [_scan(group[0].untrained(), job, workshop, slower) for group in groups]
         groups = hopeful(list(zip(groups, timed, strict=True)), plan.best, job.goal)
         if not groups:
             return _not_enough(first, timed, job, workshop)
+        if plan.probe:
+            return _timed(ABLE, first, timed, "untrained better than what holds the accuracy so far", job, workshop)
         first = groups[0][0]
     if first.trains and plan.short_floor is not None and not _is_trained(first, workshop):
         emit("trial_rung", trial=job.trial, rung="short")
@@ -113,7 +116,17 @@ def fitted(groups: Sequence[Group], share: float) -> list[Group]:
     return [tuple(filter(None, group)) for group in cut if all(group)]
 
 
-def _scan(recipe: Recipe, job: Job, workshop: Workshop) -> Timed:
+def slower_than_then(candidate: str, job: Job, workshop: Workshop) -> float:
+    """How many times as long as when it was made a candidate takes now: others' work on the machine comes and goes."""
+    with tempfile.TemporaryDirectory(prefix="leanloop-rival-") as scratch:
+        folder = Path(scratch) / candidate
+        if not workshop.store.get_folder(f"candidates/{candidate}", folder):
+            return 1.0
+        made = Candidate.load(folder)
+        return measure(made.model, folder, job, workshop.bundle, _SCAN_SECONDS) / made.latency_ms
+
+
+def _scan(recipe: Recipe, job: Job, workshop: Workshop, slower: float = 1.0) -> Timed:
     goal = job.goal
     identity = recipe_id(recipe, workshop.bundle.manifest.digest)
     key = f"latencies/{identity}-{hardware_id()}-b{goal.batch_size}-t{goal.threads}.json"
@@ -129,15 +142,20 @@ def _scan(recipe: Recipe, job: Job, workshop: Workshop) -> Timed:
                 latency = measure(model, Path(scratch), job, workshop.bundle, _SCAN_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
             return Timed(latency_ms=None, size_bytes=None, reason=fail(recipe, workshop, error))
-    timed = Timed(latency_ms=latency, size_bytes=model.size_bytes)
+    timed = Timed(latency_ms=latency / slower, size_bytes=model.size_bytes)
     workshop.store.put_json(key, timed.model_dump())
     return timed
 
 
 def _not_enough(recipe: Recipe, timed: list[Timed], job: Job, workshop: Workshop) -> Outcome:
-    made = [one for one in timed if not one.reason]
-    if not made:
+    if all(one.reason for one in timed):
         raise TrialError("No target takes this shape.", value=timed[0].reason)
+    reason = "untrained no better than what holds the accuracy already, or over a limit of the goal"
+    return _timed(NOT_ENOUGH, recipe, timed, reason, job, workshop)
+
+
+def _timed(status: Status, recipe: Recipe, timed: list[Timed], reason: str, job: Job, workshop: Workshop) -> Outcome:
+    made = [one for one in timed if not one.reason]
     best = min(made, key=lambda one: objective(one, job.goal))
     line = row(
         recipe,
@@ -147,9 +165,9 @@ def _not_enough(recipe: Recipe, timed: list[Timed], job: Job, workshop: Workshop
         rung="latency",
         latency_ms=best.latency_ms,
         size_bytes=best.size_bytes,
-        reason="untrained no better than what holds the accuracy already, or over a limit of the goal",
+        reason=reason,
     )
-    return Outcome(status=NOT_ENOUGH, rows=(line,))
+    return Outcome(status=status, rows=(line,))
 
 
 def _finish(group: Group, job: Job, workshop: Workshop) -> list[TrialRow]:

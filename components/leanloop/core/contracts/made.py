@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from leanloop.core.contracts.record import Aim, FileContract, Precision, Record, Runtime
-from leanloop.core.settings import InputSpec, Name
+from leanloop.core.settings import InputSpec, Name, StudentParameter
 
 # --- bundle ---------------------------------------------------------------------------------------
 
@@ -37,6 +37,10 @@ class BundleManifest(FileContract):
     kind: Literal["factory", "onnx", "pt2"]
     weights: str = Field(description="model file, relative")
     factory: str | None
+    student: str | None = Field(None, description="the owner's smaller architecture, module:function")
+    student_parameters: dict[str, tuple[StudentParameter, ...]] = Field(
+        default_factory=dict, description="values to try for its keyword arguments, the largest model first"
+    )
     data_source: str = Field(description='"module:function", or a file name under data/')
     metric: str
     task: Literal["classification", "regression"]

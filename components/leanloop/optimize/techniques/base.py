@@ -7,13 +7,13 @@ Adding a technique touches one file::
         technique: ClassVar[str] = "halve"
         times: int = 1
 
-    TECHNIQUES.register("halve")(TorchTechnique("halve", HalveConfig, why_not, choices, halve, halve_again))
+    TECHNIQUES.register("halve")(TorchTechnique("halve", HalveConfig, why_not, choices, reshaping(halve), halve_again))
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,14 +74,26 @@ class Workshop:
     threads: int
 
 
-ApplyTorch = Callable[[nn.Module, Any, Workshop], Any]
-"""``(module, config, workshop) -> record``: changes the module in place; the record is JSON for `RebuildTorch`.
+@dataclass(frozen=True)
+class Applied:
+    """What came of a PyTorch technique.
 
-What trains returns the seconds per sample that it took once warm: what a longer training is expected to take.
-"""
+    Attributes:
+        module: The one that was given, changed in place, or another.
+        shapes: JSON from which `RebuildTorch` makes the same of a fresh module; None when shapes stay as they are.
+        seconds_per_sample: That a training took once warm: what a longer one is expected to take.
+    """
 
-RebuildTorch = Callable[[nn.Module, Any, Bundle], None]
-"""``(fresh module, record, bundle)``: gives it the shapes that `ApplyTorch` gave; weights are loaded afterwards."""
+    module: nn.Module
+    shapes: Any = None
+    seconds_per_sample: float = 0.0
+
+
+ApplyTorch = Callable[[nn.Module, Any, Workshop], Applied]
+"""``(module, config, workshop) -> what came of it``; see `reshaping` and `fine_tuning` for what works in place."""
+
+RebuildTorch = Callable[[nn.Module, Any, Bundle], nn.Module]
+"""``(fresh module, shapes, bundle) -> module`` as `ApplyTorch` shaped it; weights are loaded afterwards."""
 
 ApplyGraph = Callable[[Path, Path, Any, Workshop], ModelFiles]
 """``(fp32 ONNX file, folder, config, workshop) -> files`` that a runtime loads, written into the folder."""
@@ -102,6 +114,9 @@ class TorchTechnique:
         prepare: What all trainings share and the store keeps; done before the clock starts.
         work: How many samples it trains on, all passes together: what its time grows with.
         scale: A config that trains so many times as long (less than 1: shorter); None when not even its least fits.
+        further: More ladders of choices, by name, each from mild to strong: tried once it is known what the first one
+            bears.
+        before: Techniques whose every choice is also tried after each choice of this one.
     """
 
     name: str
@@ -114,6 +129,8 @@ class TorchTechnique:
     prepare: Callable[[Workshop], object] | None = None
     work: Callable[[Any, Bundle], float] | None = None
     scale: Callable[[Any, float], Config | None] | None = None
+    further: Callable[[Bundle, float], Mapping[str, Sequence[Config]]] | None = None
+    before: Sequence[str] = ()
 
     @property
     def trains(self) -> bool:
@@ -154,19 +171,33 @@ SHAPES, WEIGHTS = "shapes.json", "weights.safetensors"
 """Files of a module's folder: what `reshape` takes, and its weights afterwards."""
 
 
-def reshape(module: nn.Module, shapes: Sequence[tuple[str, Any]], bundle: Bundle) -> None:
-    """Give a fresh original the shapes that techniques gave another, in place.
+def reshape(module: nn.Module, shapes: Sequence[tuple[str, Any]], bundle: Bundle) -> nn.Module:
+    """Give a fresh original the shapes that techniques gave another.
 
     Args:
         module: Of the bundle.
         shapes: Name and record of each technique that reshaped, in order.
         bundle: The original's.
+
+    Returns:
+        The module with these shapes, which may be another one.
     """
     for name, record in shapes:
         technique = TECHNIQUES[name]
         assert isinstance(technique, TorchTechnique)
         assert technique.rebuild is not None
-        technique.rebuild(module, record, bundle)
+        module = technique.rebuild(module, record, bundle)
+    return module
+
+
+def reshaping(change: Callable[[nn.Module, Any, Workshop], Any]) -> ApplyTorch:
+    """What changes shapes in place, and returns them as JSON, as an `ApplyTorch`."""
+    return lambda module, config, workshop: Applied(module, shapes=change(module, config, workshop))
+
+
+def fine_tuning(train: Callable[[nn.Module, Any, Workshop], float]) -> ApplyTorch:
+    """What trains in place, and returns the seconds per sample, as an `ApplyTorch`."""
+    return lambda module, config, workshop: Applied(module, seconds_per_sample=train(module, config, workshop))
 
 
 def read_config(document: dict[str, Any]) -> Config:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
 from leanloop.optimize.techniques import channel_pruning
-from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
 
 _RANKED_SAMPLES = 256
 _LEAST_LAYERS = 2
@@ -82,10 +82,11 @@ def remove(module: nn.Module, config: BlockRemovalConfig, workshop: Workshop) ->
     return blocks
 
 
-def remove_again(module: nn.Module, blocks: Any, bundle: Bundle) -> None:
+def remove_again(module: nn.Module, blocks: Any, bundle: Bundle) -> nn.Module:
     """Replace blocks of a fresh module by the identity."""
     for name in blocks:
         module.set_submodule(name, nn.Identity())
+    return module
 
 
 def removable_blocks(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
@@ -166,7 +167,8 @@ TECHNIQUES.register(BlockRemovalConfig.technique)(
         config=BlockRemovalConfig,
         why_not=why_not,
         choices=choices,
-        apply=remove,
+        apply=reshaping(remove),
         rebuild=remove_again,
+        before=("channel_pruning",),
     )
 )

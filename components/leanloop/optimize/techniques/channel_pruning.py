@@ -15,7 +15,7 @@ Neural Network Pruning", CVPR 2019.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
-from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
 
 _TRACE_SAMPLES = 2
 _TAYLOR_SAMPLES = 512
@@ -38,6 +38,8 @@ class ChannelPruningConfig(Config):
 
     Attributes:
         ratio: Share of the channels to remove from each group.
+        stages: Ratios by stage instead, separated by commas: layers whose outputs have one resolution are a stage, in
+            the order in which they are called. Empty: `ratio` everywhere.
         round_to: Channel counts stay multiples of this; narrower layers, of the next smaller power of two.
         importance: ``magnitude`` or ``taylor`` (needs labels).
     """
@@ -46,11 +48,18 @@ class ChannelPruningConfig(Config):
     ratio: float = 0.5
     round_to: int = 8
     importance: str = "magnitude"
+    stages: str = ""
 
     def __post_init__(self) -> None:
         check(0 < self.ratio < 1, self, "ratio", "between 0 and 1")
         check(self.round_to >= 1, self, "round_to", "at least 1")
         check(self.importance in ("magnitude", "taylor"), self, "importance", "magnitude or taylor")
+        check(all(0 <= ratio < 1 for ratio in self.by_stage), self, "stages", "numbers from 0 up to 1, or empty")
+
+    @property
+    def by_stage(self) -> tuple[float, ...]:
+        """`stages` as numbers."""
+        return tuple(float(ratio) for ratio in self.stages.split(",")) if self.stages else ()
 
 
 def why_not(bundle: Bundle) -> str | None:
@@ -71,6 +80,45 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ChannelPruningCon
     return [ChannelPruningConfig(ratio=step / _STEPS, round_to=round_to) for step in range(1, _STEPS)]
 
 
+def narrower(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[ChannelPruningConfig]]:
+    """Ladders that take a quarter more of what is left out of one stage: the first ones cost time, the last ones bytes.
+
+    How much accuracy a stage's channels are worth differs from network to network; so does their time from machine to
+    machine. What a ladder buys is measured, as for equal ratios.
+    """
+    count = len(set(stages_of(bundle.module(), trace_inputs(bundle)).values()))
+    if count < 2:
+        return {}
+
+    def narrowed(config: ChannelPruningConfig, stage: int) -> ChannelPruningConfig:
+        ratios = [config.ratio] * count
+        ratios[stage] += (1 - config.ratio) / 4
+        return replace(config, stages=",".join(f"{ratio:g}" for ratio in ratios))
+
+    usual = choices(bundle, budget_minutes)
+    return {f"stage {stage + 1} narrower": [narrowed(config, stage) for config in usual] for stage in range(count)}
+
+
+def stages_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[nn.Module, int]:
+    """The stage of each layer with channels, from 0: all whose outputs have one resolution, in the order of calling."""
+    seen: dict[tuple[int, ...], int] = {}
+    found: dict[nn.Module, int] = {}
+
+    def note(layer: nn.Module, _: Any, result: Tensor) -> None:
+        resolution = tuple(result.shape[2:]) if isinstance(layer, nn.modules.conv._ConvNd) else ()
+        found.setdefault(layer, seen.setdefault(resolution, len(seen)))
+
+    ends = output_layers(module, _trace_graph(module, inputs))
+    hooks = [layer.register_forward_hook(note) for layer in _prunable(module) if layer not in ends]
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
 def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -> Any:
     """Prune in place.
 
@@ -82,8 +130,8 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
     """
     import torch_pruning
 
-    inputs = _trace_inputs(workshop.bundle)
-    before = _shapes(module, inputs)
+    inputs = trace_inputs(workshop.bundle)
+    before = shapes_of(module, inputs)
     ends = output_layers(module, _trace(module, workshop.bundle))
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
     pruner = torch_pruning.pruner.BasePruner(
@@ -95,9 +143,7 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
             else torch_pruning.importance.GroupMagnitudeImportance(p=2)
         ),
         pruning_ratio=config.ratio,
-        pruning_ratio_dict={
-            layer: _exact_ratio(_width(layer), config) for layer in _prunable(module) if layer not in ends
-        },
+        pruning_ratio_dict=_ratios(module, inputs, ends, config),
         ignored_layers=ends,
         in_channel_groups={},
         out_channel_groups={},
@@ -112,13 +158,14 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
     ]
     if not history:
         raise TrialError("No channel can be removed.", value=f"ratio {config.ratio}, multiples of {config.round_to}")
-    _check_shapes(module, inputs, before)
+    check_shapes(module, inputs, before)
     return history
 
 
-def replay(module: nn.Module, history: Any, bundle: Bundle) -> None:
+def replay(module: nn.Module, history: Any, bundle: Bundle) -> nn.Module:
     """Give a fresh module the shapes of a pruned one."""
     _trace(module, bundle).load_pruning_history([(name, output, indices) for name, output, indices in history])
+    return module
 
 
 def output_layers(module: nn.Module, graph: Any) -> list[nn.Module]:
@@ -150,15 +197,31 @@ def kept_channels(width: int, ratio: float, round_to: int) -> int:
     return min(width, max(1, round(keep / unit) * unit))
 
 
-def _exact_ratio(width: int, config: ChannelPruningConfig) -> float:
-    # Half a channel more, since Torch-Pruning truncates ``width * (1 - ratio)``.
-    return max(0.0, 1 - (kept_channels(width, config.ratio, config.round_to) + 0.5) / width)
+def _ratios(
+    module: nn.Module, inputs: tuple[Tensor, ...], ends: Sequence[nn.Module], config: ChannelPruningConfig
+) -> dict[nn.Module, float]:
+    """What Torch-Pruning must be told so that each layer keeps what `kept_channels` says."""
+    stages, by_stage = stages_of(module, inputs) if config.stages else {}, config.by_stage
+    count = len(set(stages.values()))
+    if count != len(by_stage):
+        raise TrialError("The network has another number of stages.", value=config.stages, fix=f"It has {count}.")
+
+    def exact(layer: nn.Module) -> float:
+        width, ratio = _width(layer), by_stage[stages[layer]] if layer in stages else config.ratio
+        # Half a channel more, since Torch-Pruning truncates ``width * (1 - ratio)``.
+        return max(0.0, 1 - (kept_channels(width, ratio, config.round_to) + 0.5) / width)
+
+    return {layer: exact(layer) for layer in _prunable(module) if layer not in ends}
 
 
 def _trace(module: nn.Module, bundle: Bundle) -> Any:
+    return _trace_graph(module, trace_inputs(bundle))
+
+
+def _trace_graph(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     import torch_pruning
 
-    return torch_pruning.DependencyGraph().build_dependency(module, _trace_inputs(bundle))
+    return torch_pruning.DependencyGraph().build_dependency(module, inputs)
 
 
 def _prunable(module: nn.Module) -> list[nn.Module]:
@@ -169,26 +232,33 @@ def _width(layer: nn.Module) -> int:
     return int(layer.weight.shape[0])  # type: ignore[index]
 
 
-def _trace_inputs(bundle: Bundle) -> tuple[Tensor, ...]:
+def trace_inputs(bundle: Bundle) -> tuple[Tensor, ...]:
+    """A few samples to run a network on."""
     return tuple(values[:_TRACE_SAMPLES] for values in tensors(bundle.samples))
 
 
-def _shapes(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[torch.Size]:
+def shapes_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[torch.Size]:
+    """Of a network's outputs, in order."""
     with torch.no_grad():
         result = module(*inputs)
     values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
     return [value.shape for value in values]
 
 
-def _check_shapes(module: nn.Module, inputs: tuple[Tensor, ...], before: list[torch.Size]) -> None:
+def check_shapes(module: nn.Module, inputs: tuple[Tensor, ...], before: list[torch.Size]) -> None:
+    """Refuse a changed network that does not run, or answers in other shapes.
+
+    Raises:
+        TrialError: It is one.
+    """
     try:
-        after = _shapes(module, inputs)
+        after = shapes_of(module, inputs)
     except RuntimeError as error:
         raise TrialError(
-            "The pruned model does not run: its forward function has sizes written into it.", value=error
+            "The changed model does not run: its forward function has sizes written into it.", value=error
         ) from error
     if after != before:
-        raise TrialError("Pruning has changed the shape of the outputs.", value=f"{after}, not {before}")
+        raise TrialError("The shape of the outputs has changed.", value=f"{after}, not {before}")
 
 
 def _gather_gradients(module: nn.Module, bundle: Bundle) -> None:
@@ -212,7 +282,8 @@ TECHNIQUES.register(ChannelPruningConfig.technique)(
         config=ChannelPruningConfig,
         why_not=why_not,
         choices=choices,
-        apply=prune,
+        apply=reshaping(prune),
         rebuild=replay,
+        further=narrower,
     )
 )

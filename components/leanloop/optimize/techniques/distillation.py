@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from leanloop.bundle import Bundle, Split, tensors
 from leanloop.core.measure_lock import TrainingTurn
-from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check
+from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, fine_tuning
 from leanloop.optimize.techniques.training import AfterStep, Loss, channels_last, has_bf16, normalises_layers, train
 
 _BATCH = 128
@@ -274,7 +274,7 @@ TECHNIQUES.register(DistillationConfig.technique)(
         config=DistillationConfig,
         why_not=why_not,
         choices=choices,
-        apply=distil,
+        apply=fine_tuning(distil),
         shorten=shorten,
         prepare=teacher_outputs,
         work=work,

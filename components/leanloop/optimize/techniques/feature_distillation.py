@@ -30,7 +30,7 @@ from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
 from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques import distillation
-from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop, check
+from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop, check, fine_tuning
 from leanloop.optimize.techniques.distillation import DistillationConfig, distil
 from leanloop.optimize.techniques.training import channels_last, has_bf16
 
@@ -210,7 +210,7 @@ TECHNIQUES.register(FeatureDistillationConfig.technique)(
         config=FeatureDistillationConfig,
         why_not=why_not,
         choices=choices,
-        apply=distil_features,
+        apply=fine_tuning(distil_features),
         shorten=distillation.shorten,
         prepare=prepare,
         work=distillation.work,

@@ -61,6 +61,11 @@ class Masks:
                 self._weights[name].mul_(mask)
 
 
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """Linear and convolution layers, each once."""
+    return [layer for layer in module.modules() if isinstance(layer, _LAYERS)]
+
+
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """The weights of linear and convolution layers, by layer; one that several layers share is listed once."""
     found: dict[str, Tensor] = {}

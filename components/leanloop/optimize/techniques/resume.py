@@ -13,14 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import safetensors.torch
 from torch import nn
 
 from leanloop.bundle import Bundle
 from leanloop.core.files import read_json
-from leanloop.optimize.techniques.base import SHAPES, TECHNIQUES, WEIGHTS, Config, TorchTechnique, Workshop, reshape
+from leanloop.optimize.techniques.base import (
+    SHAPES,
+    TECHNIQUES,
+    WEIGHTS,
+    Applied,
+    Config,
+    TorchTechnique,
+    Workshop,
+    reshape,
+)
 
 
 @dataclass(frozen=True)
@@ -40,17 +49,13 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ResumeConfig]:
     return [ResumeConfig()]
 
 
-def resume(module: nn.Module, config: ResumeConfig, workshop: Workshop) -> Any:
-    """Give a module the shapes and weights of the student, in place.
-
-    Returns:
-        The student's shapes, which `reshape` takes.
-    """
+def resume(module: nn.Module, config: ResumeConfig, workshop: Workshop) -> Applied:
+    """Give a module the shapes and weights of the student; its shapes are what `reshape` takes."""
     folder = workshop.bundle.student
     shapes = read_json(folder / SHAPES)
-    reshape(module, shapes, workshop.bundle)
-    module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-    return shapes
+    student = reshape(module, shapes, workshop.bundle)
+    student.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    return Applied(student, shapes=shapes)
 
 
 TECHNIQUES.register(ResumeConfig.technique)(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from leanloop.bundle import Bundle
 from leanloop.core.errors import TrialError
 from leanloop.optimize.techniques import distillation
-from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop
+from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop, fine_tuning
 from leanloop.optimize.techniques.distillation import DistillationConfig, distil
 from leanloop.optimize.techniques.masks import Masks, weights_of
 
@@ -77,7 +77,7 @@ TECHNIQUES.register(SemiStructuredPruningConfig.technique)(
         config=SemiStructuredPruningConfig,
         why_not=distillation.why_not,
         choices=choices,
-        apply=sparsify,
+        apply=fine_tuning(sparsify),
         shorten=distillation.shorten,
         prepare=distillation.teacher_outputs,
         work=distillation.work,

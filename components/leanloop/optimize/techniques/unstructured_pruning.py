@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from leanloop.bundle import Bundle
 from leanloop.optimize.techniques import distillation
-from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop, check
+from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop, check, fine_tuning
 from leanloop.optimize.techniques.distillation import DistillationConfig, distil
 from leanloop.optimize.techniques.masks import Masks
 
@@ -105,7 +105,7 @@ TECHNIQUES.register(UnstructuredPruningConfig.technique)(
         config=UnstructuredPruningConfig,
         why_not=distillation.why_not,
         choices=choices,
-        apply=sparsify,
+        apply=fine_tuning(sparsify),
         shorten=distillation.shorten,
         prepare=distillation.teacher_outputs,
         work=distillation.work,

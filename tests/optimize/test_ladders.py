@@ -1,0 +1,191 @@
+"""Shapes on ladders: narrower stages, whole blocks less, and how the search goes from one ladder to the next."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from leanloop.bundle import Bundle, pack
+from leanloop.core.contracts import RecipeRecord
+from leanloop.core.errors import SettingsError, TrialError
+from leanloop.core.settings import GoalSettings, Settings, load_settings
+from leanloop.core.store import Store
+from leanloop.optimize import TECHNIQUES, Config, Recipe, TorchTechnique, Workshop, trial
+from leanloop.optimize.apply import make_prefix
+from leanloop.optimize.candidate import finish_one
+from leanloop.optimize.plan import ABLE, NOT_ENOUGH, Job, Outcome, Plan
+from leanloop.optimize.search import made_alike
+from leanloop.optimize.space import PROBE, make_space
+from leanloop.optimize.techniques.block_removal import BlockRemovalConfig
+from leanloop.optimize.techniques.channel_pruning import (
+    ChannelPruningConfig,
+    narrower,
+    prune,
+    stages_of,
+    trace_inputs,
+)
+from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
+from leanloop.optimize.trial import run_trial, slower_than_then
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def residual_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The residual CNN of Fashion-MNIST, with fresh weights, on the digits' smaller images: three resolutions."""
+    folder = tmp_path_factory.mktemp("residual")
+    source = EXAMPLES / "fashion_mnist/model.py"
+    spec = importlib.util.spec_from_file_location("residual_model", source)
+    assert spec is not None
+    assert spec.loader is not None
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    torch.manual_seed(0)
+    safetensors.torch.save_file(model.residual_cnn().state_dict(), folder / "fresh.safetensors")
+    return load_settings(
+        EXAMPLES / "digits/params.yaml",
+        {
+            "model.file": str(folder / "fresh.safetensors"),
+            "model.factory": "model:residual_cnn",
+            "model.code": [str(source), str(EXAMPLES / "digits/data.py")],
+            "optimize.techniques": ["channel_pruning", "block_removal", "distillation"],
+            "targets": ["onnxruntime"],
+            "workspace": str(folder / "workspace"),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def residual(residual_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    folder = tmp_path_factory.mktemp("bundle")
+    pack(residual_settings, EXAMPLES / "digits", folder / "bundle")
+    return Workshop(Bundle(folder / "bundle"), Store(str(folder / "store")), threads=1)
+
+
+def _widths(module: nn.Module) -> list[int]:
+    return [layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def test_layers_of_one_resolution_are_a_stage(residual: Workshop) -> None:
+    module = residual.bundle.module()
+    stages = {
+        name: stages_of(module, trace_inputs(residual.bundle)).get(layer) for name, layer in module.named_modules()
+    }
+    found = {name: stage for name, stage in stages.items() if stage is not None}
+    assert found == {
+        "stem.0": 0, "stages.0.conv1": 0, "stages.0.conv2": 0,
+        "stages.1.conv1": 1, "stages.1.conv2": 1, "stages.1.shortcut.0": 1,
+        "stages.2.conv1": 2, "stages.2.conv2": 2, "stages.2.shortcut.0": 2,
+    }  # fmt: skip
+
+
+def test_each_stage_gets_its_own_width(residual: Workshop) -> None:
+    module = residual.bundle.module()
+    prune(module, ChannelPruningConfig(stages="0.625,0.5,0.75", round_to=4), residual)
+    assert _widths(module) == [12, 12, 12, 32, 32, 32, 32, 32, 32]
+    assert module(IMAGES).shape == (4, 10)
+
+
+def test_another_number_of_stages_is_refused(residual: Workshop) -> None:
+    with pytest.raises(TrialError, match=r"(?s)number of stages.*It has 3"):
+        prune(residual.bundle.module(), ChannelPruningConfig(stages="0.5,0.5"), residual)
+    with pytest.raises(SettingsError, match="stages"):
+        ChannelPruningConfig(stages="0.5,1.5")
+
+
+def test_a_ladder_per_stage_takes_more_of_that_one(residual: Workshop) -> None:
+    ladders = narrower(residual.bundle, 5.0)
+    assert list(ladders) == ["stage 1 narrower", "stage 2 narrower", "stage 3 narrower"]
+    for number, ladder in enumerate(ladders.values()):
+        for config in ladder:
+            others = [ratio for place, ratio in enumerate(config.by_stage) if place != number]
+            assert set(others) == {config.ratio}
+            assert config.by_stage[number] == pytest.approx(config.ratio + (1 - config.ratio) / 4)
+
+
+def test_a_network_of_one_resolution_has_no_such_ladders(workshop: Workshop) -> None:
+    assert narrower(workshop.bundle, 5.0) == {}
+
+
+def test_the_space_combines_what_reshapes(residual: Workshop, residual_settings: Settings) -> None:
+    space = make_space(residual.bundle, residual_settings)
+    assert list(space.shapes) == [
+        "channel_pruning",
+        "channel_pruning, stage 1 narrower",
+        "channel_pruning, stage 2 narrower",
+        "channel_pruning, stage 3 narrower",
+        "block_removal 1, channel_pruning",
+    ]
+    shorter = space.shapes["block_removal 1, channel_pruning"]
+    assert shorter[0] == (BlockRemovalConfig(blocks="stages.0"),)
+    assert [rung[1:] for rung in shorter[1:]] == list(space.shapes["channel_pruning"])
+    assert space.torch("channel_pruning", 3, PROBE) == space.torch("channel_pruning", 3, 1)
+
+
+def test_without_pruning_blocks_are_a_ladder_of_their_own(residual: Workshop, residual_settings: Settings) -> None:
+    optimize = residual_settings.optimize.model_copy(update={"techniques": ("block_removal", "distillation")})
+    space = make_space(residual.bundle, residual_settings.model_copy(update={"optimize": optimize}))
+    assert space.shapes == {"block_removal": ((BlockRemovalConfig(blocks="stages.0"),),)}
+
+
+def test_a_shorter_and_narrower_network_comes_back_from_the_store(residual: Workshop) -> None:
+    configs = (BlockRemovalConfig(blocks="stages.0"), ChannelPruningConfig(ratio=0.5))
+    made, again = make_prefix(configs, residual).module, make_prefix(configs, residual).module
+    assert _widths(again) == _widths(made) == [16, 32, 32, 32, 64, 64, 64]
+    assert isinstance(again.get_submodule("stages.0"), nn.Identity)
+    torch.testing.assert_close(again(IMAGES), made(IMAGES))
+
+
+@pytest.mark.parametrize(("best", "status"), [(None, ABLE), (1e-6, NOT_ENOUGH)])
+def test_a_probe_times_and_trains_nothing(residual: Workshop, tmp_path: Path, best: float | None, status: str) -> None:
+    configs = make_distilled(residual)
+    recipe = Recipe("onnxruntime", configs)
+    job = _job(residual, tmp_path)
+    plan = Plan(groups=((recipe.record(),),), best=best, short_floor=0.0, deadline=0.0, probe=True)
+    outcome = Outcome.model_validate(run_trial(job.model_dump(mode="json"), plan.model_dump(mode="json")))
+    assert outcome.status == status
+    assert outcome.short_metric is None
+    assert [(row.state, row.rung) for row in outcome.rows] == [("pruned", "latency")]
+    assert outcome.rows[0].latency_ms is not None
+    assert RecipeRecord.model_validate(outcome.rows[0].recipe) == recipe.record()
+
+
+def make_distilled(residual: Workshop) -> tuple[Config, ...]:
+    distillation = TECHNIQUES["distillation"]
+    assert isinstance(distillation, TorchTechnique)
+    return (ChannelPruningConfig(ratio=0.5), distillation.choices(residual.bundle, 5.0)[0])
+
+
+def test_a_probe_takes_the_machines_mood_into_account(
+    residual: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(residual, tmp_path)
+    row = finish_one(Recipe("onnxruntime", (ChannelPruningConfig(ratio=0.75),)), job, residual)
+    assert row.latency_ms is not None
+    monkeypatch.setattr(trial, "measure", lambda *_: 1.5 * row.latency_ms)
+    assert slower_than_then(row.candidate_id, job, residual) == pytest.approx(1.5)
+    assert slower_than_then("unknown", job, residual) == 1.0
+
+
+def test_what_is_made_alike_is_told_by_target_and_technique(residual: Workshop, tmp_path: Path) -> None:
+    best = finish_one(Recipe("onnxruntime", (ChannelPruningConfig(ratio=0.75),)), _job(residual, tmp_path), residual)
+    assert made_alike(Recipe("onnxruntime", (ChannelPruningConfig(ratio=0.5),)), best)
+    assert not made_alike(Recipe("openvino", (ChannelPruningConfig(ratio=0.5),)), best)
+    assert not made_alike(Recipe("onnxruntime", (OrtStaticInt8Config(),)), best)
+
+
+def _job(residual: Workshop, folder: Path) -> Job:
+    return Job(
+        bundle=str(residual.bundle.folder),
+        store=residual.store.url,
+        goal=GoalSettings(),
+        threads=1,
+        trial=0,
+        folder=str(folder),
+    )

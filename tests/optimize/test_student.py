@@ -1,0 +1,103 @@
+"""An owner's smaller architecture takes the original's place and learns from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from leanloop.bundle import Bundle, pack
+from leanloop.core.errors import SettingsError, TrialError
+from leanloop.core.settings import load_settings
+from leanloop.core.store import Store
+from leanloop.optimize import TECHNIQUES, Workshop
+from leanloop.optimize.apply import make_prefix
+from leanloop.optimize.techniques.distillation import DistillationConfig
+from leanloop.optimize.techniques.student import StudentConfig, begin, build, choices
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
+
+STUDENTS = """
+import torch
+from torch import nn
+
+def small(width=16, depth=1, outputs=10):
+    layers = [nn.Flatten(), nn.Linear(64, width), nn.ReLU()]
+    for _ in range(depth - 1):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+def no_module(): return 7
+
+def fails(): raise RuntimeError("no luck")
+"""
+
+
+def _pack(folder: Path, student: str = "students:small", **parameters: list[int]) -> Bundle:
+    (folder / "students.py").write_text(STUDENTS)
+    overrides = {
+        "model.student": student,
+        "model.student_parameters": parameters,
+        "model.code": [str(EXAMPLE / "model.py"), str(EXAMPLE / "data.py"), str(folder / "students.py")],
+    }
+    pack(load_settings(EXAMPLE / "params.yaml", overrides), EXAMPLE, folder / "bundle")
+    return Bundle(folder / "bundle")
+
+
+@pytest.fixture
+def taught(tmp_path: Path) -> Workshop:
+    return Workshop(_pack(tmp_path, width=[16, 64], depth=[2, 1]), Store(str(tmp_path / "store")), threads=1)
+
+
+def test_all_combinations_are_tried_the_largest_first(taught: Workshop) -> None:
+    found = [json.loads(config.arguments) for config in choices(taught.bundle, 5.0)]
+    assert [(one["depth"], one["width"]) for one in found] == [(2, 64), (1, 64), (2, 16), (1, 16)]
+    assert TECHNIQUES["student"].why_not(taught.bundle) is None
+
+
+def test_it_learns_and_comes_back_from_the_store(taught: Workshop) -> None:
+    configs = (StudentConfig(arguments='{"width": 64}'), DistillationConfig(epochs=30, learning_rate=0.1))
+    made, again = make_prefix(configs, taught), make_prefix(configs, taught)
+    validation = taught.bundle.split("validation")
+    scores = [taught.bundle.score(taught.bundle.predict(one.module, validation), validation) for one in (made, again)]
+    assert scores[0] == scores[1] > 0.9
+    assert isinstance(again.module, nn.Sequential)
+    assert made.training_seconds > 0
+
+
+def test_the_same_seed_gives_the_same_weights(taught: Workshop) -> None:
+    first, second, other = (build(StudentConfig(seed=seed), taught.bundle)[1].weight for seed in (0, 0, 1))
+    assert (first == second).all()
+    assert (first != other).any()
+
+
+def test_a_wrong_student_is_told(taught: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="shape of the outputs"):
+        begin(taught.bundle.module(), StudentConfig(arguments='{"outputs": 9}'), taught)
+    with pytest.raises(TrialError, match="unexpected keyword"):
+        build(StudentConfig(arguments='{"breadth": 9}'), taught.bundle)
+    for name, why in (("no_module", "must return"), ("fails", "no luck")):
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(TrialError, match=why):
+            build(StudentConfig(), _pack(folder, f"students:{name}"))
+
+
+def test_a_bundle_without_one_says_so(workshop: Workshop) -> None:
+    reason = TECHNIQUES["student"].why_not(workshop.bundle)
+    assert reason is not None
+    assert "model.student" in reason
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ({"model.student_parameters": {"width": [1]}}, "there is no student"),
+        ({"model.student": "students:small", "model.student_parameters": {"width": []}}, "no values for width"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(overrides: dict[str, object], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        load_settings(EXAMPLE / "params.yaml", overrides)
