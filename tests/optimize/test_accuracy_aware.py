@@ -14,8 +14,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from leanloop.core.errors import TrialError
 from leanloop.optimize import Workshop
+from leanloop.optimize.techniques import nncf_accuracy_aware_int8 as nncf_aware
+from leanloop.optimize.techniques import nncf_int8, ort_static_int8
 from leanloop.optimize.techniques import ort_accuracy_aware_int8 as aware
-from leanloop.optimize.techniques import ort_static_int8
 from leanloop.optimize.techniques.ort_accuracy_aware_int8 import OrtAccuracyAwareInt8Config, fewest, quantise
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config, integer_share
 from leanloop.runtime import answers_of
@@ -59,7 +60,36 @@ def test_the_layers_that_quantising_breaks_come_back_and_no_others(
     assert bundle.score(answers_of(ruined, plain, validation, threads=1), validation) < 0.9
 
 
-def _spoiled(onnx: Path, folder: Path) -> tuple[Path, list[str]]:
+@pytest.mark.parametrize("max_drop", [0.5, 0.03, 0.0])
+def test_nncf_gives_back_what_the_metric_needs(workshop: Workshop, onnx: Path, tmp_path: Path, max_drop: float) -> None:
+    spoiled, _ = _spoiled(onnx, tmp_path, factor=160)
+    bundle, calibration = workshop.bundle, workshop.bundle.split("calibration")
+    float_score = bundle.score(bundle.predict(bundle.module(), calibration), calibration)
+    plain, aware_files = tmp_path / "plain", tmp_path / "aware"
+    nncf_int8.quantise(spoiled, plain, nncf_int8.NncfInt8Config(bias_correction="fast"), workshop)
+    config = nncf_aware.NncfAccuracyAwareInt8Config(bias_correction="fast", max_drop=max_drop)
+    try:
+        model = nncf_aware.quantise(spoiled, aware_files, config, workshop)
+    except TrialError as error:
+        assert "Nothing can be quantised" in str(error)  # noqa: PT017 - which of the two depends on the processor
+        assert max_drop < 0.5
+        assert not aware_files.exists()
+        return
+    score = bundle.score(answers_of(model, aware_files, calibration, threads=1), calibration)
+    assert score >= (1 - max_drop) * float_score - 0.005
+    assert sorted(path.name for path in aware_files.iterdir()) == ["model.bin", "model.xml"]
+    assert 0 < _quantisers(aware_files) <= _quantisers(plain)
+    if max_drop == 0.5:
+        assert _quantisers(aware_files) == _quantisers(plain)
+
+
+def _quantisers(folder: Path) -> int:
+    """FakeQuantize operators of an IR; none where there is none."""
+    graph = folder / "model.xml"
+    return graph.read_text().count('type="FakeQuantize"') if graph.exists() else 0
+
+
+def _spoiled(onnx: Path, folder: Path, factor: float = 1e3) -> tuple[Path, list[str]]:
     """The same function, with a hidden channel a thousand times the others: one scale per tensor leaves these nothing.
 
     Returns:
@@ -75,13 +105,13 @@ def _spoiled(onnx: Path, folder: Path) -> tuple[Path, list[str]]:
         next(node for name, node in convolutions.items() if shapes[name] == shape)
         for shape in ((64, 32, 3, 3), (64, 64, 3, 3))
     )
-    for name, place, factor in (
-        (writer.input[1], np.s_[:1], 1e3),
-        (writer.input[2], np.s_[:1], 1e3),
-        (reader.input[1], np.s_[:, :1], 1e-3),
+    for name, place, times in (
+        (writer.input[1], np.s_[:1], factor),
+        (writer.input[2], np.s_[:1], factor),
+        (reader.input[1], np.s_[:, :1], 1 / factor),
     ):
         values = numpy_helper.to_array(weights[name]).copy()
-        values[place] *= factor
+        values[place] *= times
         weights[name].CopyFrom(numpy_helper.from_array(values, name))
     onnx_format.save(model, folded)
     return folded, [writer.name, reader.name]

@@ -39,6 +39,18 @@ def test_every_chunk_counts(model: Path, calibration: str, extreme: int, tmp_pat
     assert high == pytest.approx(8, rel=0.02)
 
 
+@pytest.mark.parametrize("small_first", [True, False])
+def test_entropy_counts_early_and_late_chunks(model: Path, small_first: bool, tmp_path: Path) -> None:
+    """Most samples are large, and come in other chunks than the small ones: the range is theirs, whoever is first."""
+    rng = np.random.default_rng(0)
+    small, large = rng.uniform(-0.1, 0.1, (64, 2)), rng.uniform(-1, 1, (1600, 2))
+    values = np.concatenate([small, large] if small_first else [large, small]).astype(np.float32)
+    measure_ranges(model, tmp_path / "ranges.json", Split("calibration", {"x": values}, None), "entropy", tmp_path)
+    low, high = _range(tmp_path / "ranges.json", "x")
+    assert -1.1 < low < -0.6
+    assert 0.6 < high < 1.1
+
+
 def _range(path: Path, tensor: str) -> tuple[float, float]:
     low, high = load_tensors_data(path)[tensor].range_value
     return float(np.min(low)), float(np.max(high))

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from leanloop.bundle import Arrays, Bundle
 from leanloop.convert import TARGETS, ir_model_files, load_graph, save_ir
@@ -71,26 +71,44 @@ def quantise(source: Path, folder: Path, config: NncfInt8Config, workshop: Works
     # Here, not above: importing NNCF takes seconds.
     import nncf
 
-    split = workshop.bundle.split("calibration").take(slice(0, config.samples))
-    batches: list[Arrays] = [batch.inputs for batch in split.batches(min(_BATCH, len(split)))]
-    isa = instruction_sets()
+    batches = calibration_batches(config, workshop)
     quantised = nncf.quantize(
         load_graph(source),
         nncf.Dataset(batches),
-        preset=nncf.QuantizationPreset(config.preset),
-        target_device=nncf.TargetDevice.CPU_SPR if "amx_int8" in isa else nncf.TargetDevice.CPU,
-        subset_size=len(batches),
-        fast_bias_correction=config.bias_correction == "fast",
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            overflow_fix=(
-                nncf.OverflowFix.DISABLE if isa & {"avx512_vnni", "avx_vnni"} else nncf.OverflowFix.FIRST_LAYER
-            )
-        ),
+        advanced_parameters=overflow_fix(),
+        **scheme(config, len(batches)),
     )
     if not any(operation.get_type_name() == "FakeQuantize" for operation in quantised.get_ops()):
         raise TrialError("NNCF found no operator to quantise.", where=str(source))
     save_ir(quantised, folder, half_precision=True)
     return ir_model_files(folder, "int8")
+
+
+def calibration_batches(config: NncfInt8Config, workshop: Workshop) -> list[Arrays]:
+    """Inputs of the calibration split, in small batches."""
+    split = workshop.bundle.split("calibration").take(slice(0, config.samples))
+    return [batch.inputs for batch in split.batches(min(_BATCH, len(split)))]
+
+
+def scheme(config: NncfInt8Config, batches: int) -> dict[str, Any]:
+    """NNCF's arguments for a config on this machine."""
+    import nncf
+
+    return {
+        "preset": nncf.QuantizationPreset(config.preset),
+        "target_device": nncf.TargetDevice.CPU_SPR if "amx_int8" in instruction_sets() else nncf.TargetDevice.CPU,
+        "subset_size": batches,
+        "fast_bias_correction": config.bias_correction == "fast",
+    }
+
+
+def overflow_fix() -> Any:
+    """NNCF's advanced parameters: 7-bit ranges in the first layer where sums of two products may overflow 16 bits."""
+    import nncf
+
+    fix = nncf.OverflowFix
+    has_vnni = bool(instruction_sets() & {"avx512_vnni", "avx_vnni"})
+    return nncf.AdvancedQuantizationParameters(overflow_fix=fix.DISABLE if has_vnni else fix.FIRST_LAYER)
 
 
 TECHNIQUES.register(NncfInt8Config.technique)(
