@@ -58,7 +58,7 @@ def test_a_target_says_which_extra_it_lacks() -> None:
     assert target.can_run() == "no_such_library is not installed; install the extra: leanloop[far]"
 
 
-@pytest.mark.skipif("amx_bf16" not in instruction_sets(), reason="this CPU has no bf16")
+@pytest.mark.skipif(not instruction_sets() & {"amx_bf16", "avx512_bf16"}, reason="this CPU has no bf16")
 def test_bf16_halves_the_bytes_and_keeps_parity(mixed: Bundle, mixed_onnx: Path, tmp_path: Path) -> None:
     openvino_model_files(mixed_onnx, tmp_path / "fp32", "fp32")
     half = openvino_model_files(mixed_onnx, tmp_path / "bf16", "bf16")

@@ -94,7 +94,7 @@ def test_openvino_fp32_really_runs_in_f32(mixed_onnx: Path, tmp_path: Path) -> N
 
 def test_openvino_bf16_runs_in_bf16_or_is_refused(mixed_onnx: Path, tmp_path: Path) -> None:
     model = openvino_model_files(mixed_onnx, tmp_path, "bf16")
-    if instruction_sets() & {"amx_bf16"}:
+    if instruction_sets() & {"amx_bf16", "avx512_bf16"}:
         assert open_session(model, tmp_path, threads=1).description["precision"] == "bf16"
     else:
         with pytest.raises(UnsupportedError, match="precision"):

@@ -14,7 +14,8 @@ Neural Network Pruning", CVPR 2019.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -24,11 +25,15 @@ from torch.nn import functional
 
 from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
+from leanloop.core.events import emit
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
 
 _TRACE_SAMPLES = 2
 _TAYLOR_SAMPLES = 512
 _STEPS = 16
+_BREAKS = (TrialError, RuntimeError, IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError)
+"""What Torch-Pruning, or a network that it took too much out of, raises."""
+
 _PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -122,20 +127,49 @@ def stages_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[nn.Module, 
 def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -> Any:
     """Prune in place.
 
+    Layers that cannot be pruned by themselves without breaking the network (fused attention projections, sizes written
+    into `forward`) are left alone where others can be.
+
     Returns:
         The history ``[[layer, is_output_channels, indices], ...]`` that `replay` takes.
 
     Raises:
         TrialError: Nothing could be removed, or the model does not run, or answers in other shapes, afterwards.
     """
+    bundle = workshop.bundle
+    inputs = trace_inputs(bundle)
+    ends = set(output_layers(module, _trace(module, bundle)))
+    names = {name for name, layer in module.named_modules() if isinstance(layer, _PRUNABLE) and layer not in ends}
+    try:
+        history = _history(module, names, inputs, config, bundle)
+    except _BREAKS as error:
+        broken = {name for name in names if _breaks(module, name, inputs, config, bundle)}
+        if broken in (set(), names):
+            raise _cannot(error) from error
+        emit("left_alone", technique=config.technique, layers=sorted(broken))
+        try:
+            history = _history(module, names - broken, inputs, config, bundle)
+        except _BREAKS as again:
+            raise _cannot(again) from again
+    if not history:
+        raise TrialError("No channel can be removed.", value=f"ratio {config.ratio}, multiples of {config.round_to}")
+    replay(module, history, bundle)
+    return history
+
+
+def _history(
+    module: nn.Module, names: Collection[str], inputs: tuple[Tensor, ...], config: ChannelPruningConfig, bundle: Bundle
+) -> list[list[Any]]:
+    """What to take out of the named layers, and what hangs on them; tried on a copy, which must run afterwards."""
     import torch_pruning
 
-    inputs = trace_inputs(workshop.bundle)
-    before = shapes_of(module, inputs)
-    ends = output_layers(module, _trace(module, workshop.bundle))
+    copy = deepcopy(module)
+    before = shapes_of(copy, inputs)
+    alone = [layer for name, layer in copy.named_modules() if isinstance(layer, _PRUNABLE) and name not in names]
+    ends = output_layers(copy, _trace_graph(copy, inputs))
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
     pruner = torch_pruning.pruner.BasePruner(
-        module,
+        copy,
         inputs,
         importance=(
             torch_pruning.importance.GroupTaylorImportance()
@@ -143,23 +177,36 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
             else torch_pruning.importance.GroupMagnitudeImportance(p=2)
         ),
         pruning_ratio=config.ratio,
-        pruning_ratio_dict=_ratios(module, inputs, ends, config),
-        ignored_layers=ends,
+        pruning_ratio_dict=_ratios(copy, inputs, ends, config),
+        ignored_layers=alone,
         in_channel_groups={},
         out_channel_groups={},
-        num_heads={layer: layer.num_heads for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)},
+        num_heads={layer: layer.num_heads for layer in copy.modules() if isinstance(layer, nn.MultiheadAttention)},
+        root_module_types=list(_PRUNABLE),
     )
     if config.importance == "taylor":
-        _gather_gradients(module, workshop.bundle)
+        _gather_gradients(copy, bundle)
     pruner.step()
-    module.zero_grad(set_to_none=True)
-    history = [
+    check_shapes(copy, inputs, before)
+    return [
         [name, bool(output), [int(index) for index in indices]] for name, output, indices in pruner.pruning_history()
     ]
-    if not history:
-        raise TrialError("No channel can be removed.", value=f"ratio {config.ratio}, multiples of {config.round_to}")
-    check_shapes(module, inputs, before)
-    return history
+
+
+def _breaks(
+    module: nn.Module, name: str, inputs: tuple[Tensor, ...], config: ChannelPruningConfig, bundle: Bundle
+) -> bool:
+    try:
+        _history(module, {name}, inputs, config, bundle)
+    except _BREAKS:
+        return True
+    return False
+
+
+def _cannot(error: Exception) -> TrialError:
+    if isinstance(error, TrialError):
+        return error
+    return TrialError("The network cannot be taken apart.", value=f"{type(error).__name__}: {error}")
 
 
 def replay(module: nn.Module, history: Any, bundle: Bundle) -> nn.Module:
