@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -144,8 +144,9 @@ def test_a_ladder_is_one_workers_at_a_time(tmp_path: Path) -> None:
     assert again.params["shape"] == "narrow"
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32).map(random.Random))
+@example(random.Random(0))
 def test_whatever_trials_find_none_is_asked_for_twice_and_the_search_ends(chance: random.Random) -> None:
     three = Space({"equal": SHAPES, "narrow": SHAPES[:7], "short": SHAPES[:3]}, (DistillationConfig(),), (), {})
     study, asked, running = _study(three), [], []

@@ -145,7 +145,7 @@ def _beating(strongest: int, known: Mapping[int, str]) -> tuple[int, int] | None
         return None
     high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
     low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH, NO_TIME) and s < high)
-    able = min((s for s, status in known.items() if status == ABLE and s > low), default=high)
+    able = min((s for s, status in known.items() if status == ABLE and low < s < high), default=high)
     if low + 1 == high:
         return None
     if able == low + 1 or (low > 0 and known[low] == HOLDS):

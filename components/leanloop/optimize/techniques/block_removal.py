@@ -26,6 +26,8 @@ from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
 from leanloop.optimize.techniques import channel_pruning
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
+from leanloop.optimize.techniques.observe import observe
+from leanloop.optimize.techniques.training import outputs_of
 
 _RANKED_SAMPLES = 256
 _LEAST_LAYERS = 2
@@ -99,16 +101,7 @@ def removable_blocks(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]
         if _layers(block) >= _LEAST_LAYERS
     }
     calls: dict[str, list[bool]] = {name: [] for name in members}
-    hooks = [
-        block.register_forward_hook(lambda _, given, result, name=name: calls[name].append(_keeps_shape(given, result)))
-        for name, block in members.items()
-    ]
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(module, inputs, members, lambda name, given, result: calls[name].append(_keeps_shape(given, result)))
     able = [name for name, kept in calls.items() if kept == [True]]
     return [name for name in able if not any(other.startswith(f"{name}.") for other in able)]
 
@@ -142,10 +135,7 @@ def samples_of(bundle: Bundle) -> tuple[Tensor, ...]:
 
 def _first_output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     with torch.no_grad():
-        result: Any = module(*inputs)
-    first: Any = next(iter(result.values())) if isinstance(result, dict) else result
-    values: Tensor = first[0] if isinstance(first, (tuple, list)) else first
-    return values.float()
+        return outputs_of(module(*inputs))[0]
 
 
 def _layers(block: nn.Module) -> int:

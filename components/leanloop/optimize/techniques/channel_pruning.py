@@ -27,6 +27,8 @@ from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
+from leanloop.optimize.techniques.observe import observe
+from leanloop.optimize.techniques.training import outputs_of
 
 _TRACE_SAMPLES = 2
 _TAYLOR_SAMPLES = 512
@@ -109,18 +111,16 @@ def stages_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[nn.Module, 
     seen: dict[tuple[int, ...], int] = {}
     found: dict[nn.Module, int] = {}
 
-    def note(layer: nn.Module, _: Any, result: Tensor) -> None:
-        resolution = tuple(result.shape[2:]) if isinstance(layer, nn.modules.conv._ConvNd) else ()
-        found.setdefault(layer, seen.setdefault(resolution, len(seen)))
+    def note(name: str, _: Any, result: Tensor) -> None:
+        convolves = isinstance(layers[name], nn.modules.conv._ConvNd)
+        resolution = tuple(result.shape[2:]) if convolves else ()
+        found.setdefault(layers[name], seen.setdefault(resolution, len(seen)))
 
     ends = output_layers(module, _trace_graph(module, inputs))
-    hooks = [layer.register_forward_hook(note) for layer in _prunable(module) if layer not in ends]
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = {
+        name: layer for name, layer in module.named_modules() if isinstance(layer, _PRUNABLE) and layer not in ends
+    }
+    observe(module, inputs, layers, note)
     return found
 
 
@@ -314,12 +314,11 @@ def _gather_gradients(module: nn.Module, bundle: Bundle) -> None:
         raise TrialError("Taylor importance needs labelled training data.", fix="Use importance: magnitude.")
     targets = torch.from_numpy(part.targets)
     result = module(*tensors(part.inputs))
-    first = next(iter(result.values())) if isinstance(result, dict) else result
-    first = first[0] if isinstance(first, (tuple, list)) else first
+    first = outputs_of(result)[0]
     if bundle.manifest.task == "classification":
-        loss = functional.cross_entropy(first.float(), targets.long())
+        loss = functional.cross_entropy(first, targets.long())
     else:
-        loss = functional.mse_loss(first.float(), targets.float().reshape(first.shape))
+        loss = functional.mse_loss(first, targets.float().reshape(first.shape))
     loss.backward()  # type: ignore[no-untyped-call]
 
 

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from leanloop.bundle import Bundle, Split, tensors
 from leanloop.core.measure_lock import TrainingTurn
+from leanloop.core.store import Store
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, fine_tuning
 from leanloop.optimize.techniques.training import AfterStep, Loss, channels_last, has_bf16, normalises_layers, train
 
@@ -212,15 +213,17 @@ def teacher_outputs(workshop: Workshop) -> list[np.ndarray]:
     Of a look-alike of fresh samples it is what the original says of the sample that it was made from, and knows well.
     """
     key = f"teachers/{workshop.bundle.manifest.digest}"
-    with tempfile.TemporaryDirectory(prefix="leanloop-teacher-") as scratch:
-        folder = Path(scratch) / "teacher"
+    found = kept_arrays(workshop.store, key, lambda: _run_teacher(workshop))
+    return [found[name] for name in workshop.bundle.manifest.outputs]
 
-        def make(empty: Path) -> None:
-            np.savez(empty / "outputs.npz", allow_pickle=False, **_run_teacher(workshop))
 
-        workshop.store.take_folder(key, folder, make)
-        with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
-            return [archive[name] for name in workshop.bundle.manifest.outputs]
+def kept_arrays(store: Store, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of the store by name; made when they are not there."""
+    with tempfile.TemporaryDirectory(prefix="leanloop-kept-") as scratch:
+        folder = Path(scratch) / "kept"
+        store.take_folder(key, folder, lambda empty: np.savez(empty / "arrays.npz", allow_pickle=False, **make()))
+        with np.load(folder / "arrays.npz", allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
 
 
 def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:

@@ -15,10 +15,8 @@ Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +30,7 @@ from leanloop.core.measure_lock import TrainingTurn
 from leanloop.optimize.techniques import distillation
 from leanloop.optimize.techniques.base import TECHNIQUES, TorchTechnique, Workshop, check, fine_tuning
 from leanloop.optimize.techniques.distillation import DistillationConfig, distil
+from leanloop.optimize.techniques.observe import observe
 from leanloop.optimize.techniques.training import channels_last, has_bf16
 
 _MOST_POSITIONS = 14
@@ -140,17 +139,8 @@ def attention_map(features: Tensor) -> Tensor:
 def mapped_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
     """Names of the last modules at every resolution whose outputs are maps or sequences, in order of calling."""
     order: list[tuple[str, torch.Size]] = []
-    hooks = [
-        layer.register_forward_hook(lambda _module, _given, result, name=name: _note(order, name, result))
-        for name, layer in module.named_modules()
-        if name
-    ]
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = {name: layer for name, layer in module.named_modules() if name}
+    observe(module, inputs, layers, lambda name, _, result: _note(order, name, result))
     last: dict[tuple[int, ...], str] = {}
     for name, shape in order:
         resolution = tuple(shape[2:]) if len(shape) == 4 else (shape[1],)
@@ -162,15 +152,7 @@ def mapped_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
 def teacher_maps(workshop: Workshop) -> dict[str, np.ndarray]:
     """The original's maps on all training samples, float16, by layer; computed once per bundle, kept in the store."""
     key = f"teachers/{workshop.bundle.manifest.digest}-maps"
-    with tempfile.TemporaryDirectory(prefix="leanloop-teacher-") as scratch:
-        folder = Path(scratch) / "maps"
-
-        def make(empty: Path) -> None:
-            np.savez(empty / "maps.npz", allow_pickle=False, **_run_teacher(workshop))
-
-        workshop.store.take_folder(key, folder, make)
-        with np.load(folder / "maps.npz", allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+    return distillation.kept_arrays(workshop.store, key, lambda: _run_teacher(workshop))
 
 
 def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:

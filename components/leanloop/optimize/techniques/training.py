@@ -97,7 +97,7 @@ def train(
                 with turn:
                     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
                         result = module(*(channels_last(values[batch]) for values in inputs))
-                    loss = loss_of(_outputs(result), batch)
+                    loss = loss_of(outputs_of(result), batch)
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
@@ -133,7 +133,8 @@ def normalises_layers(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.LayerNorm) for layer in module.modules())
 
 
-def _outputs(result: Any) -> list[Tensor]:
+def outputs_of(result: Any) -> list[Tensor]:
+    """What a network returned (a tensor, a sequence or a dict) as float tensors, in order."""
     values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
     return [value.float() for value in values]
 
