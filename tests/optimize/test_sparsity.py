@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -39,15 +39,18 @@ def test_each_layer_loses_the_same_share_and_its_smallest(seed: int, sparsity: f
 
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, SPARSITIES)
+@example(0, 0.984375)
 def test_all_layers_together_lose_the_share_and_none_its_last_weight(seed: int, sparsity: float) -> None:
     weights = _weights(seed)
     weights["wide"] *= 1e-3
     masks = unstructured.largest_of_all(weights, sparsity)
     lost, total = (sum(int(f(mask)) for mask in masks.values()) for f in (lambda m: (~m).sum(), lambda m: m.numel()))
-    assert abs(lost - round(sparsity * total)) <= 1
+    # A layer that would have lost its last weight keeps it beyond the share: as many as have one alone, at most.
+    alone = sum(int(mask.sum()) == 1 for mask in masks.values())
+    assert 0 <= round(sparsity * total) - lost <= alone
     assert all(mask.any() for mask in masks.values())
     # The layer of small weights is emptied first.
-    assert masks["wide"].float().mean() <= masks["head"].float().mean()
+    assert int(masks["wide"].sum()) == 1 or masks["wide"].float().mean() <= masks["head"].float().mean()
 
 
 @settings(deadline=None, max_examples=30)

@@ -27,6 +27,7 @@ from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
+from leanloop.optimize.techniques.masks import LAYERS, layers_of
 from leanloop.optimize.techniques.observe import observe
 from leanloop.optimize.techniques.training import outputs_of
 
@@ -35,8 +36,6 @@ _TAYLOR_SAMPLES = 512
 _STEPS = 16
 _BREAKS = (TrialError, RuntimeError, IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError)
 """What Torch-Pruning, or a network that it took too much out of, raises."""
-
-_PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ChannelPruningCon
     """Ratios from 1/16 to 15/16; channel counts stay as round as the narrowest layer allows."""
     module = bundle.module()
     ends = output_layers(module, _trace(module, bundle))
-    narrowest = min((_width(layer) for layer in _prunable(module) if layer not in ends), default=1)
+    narrowest = min((_width(layer) for layer in layers_of(module) if layer not in ends), default=1)
     round_to = next(size for size in (8, 4, 2, 1) if narrowest >= 8 * size or size == 1)
     return [ChannelPruningConfig(ratio=step / _STEPS, round_to=round_to) for step in range(1, _STEPS)]
 
@@ -117,9 +116,7 @@ def stages_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[nn.Module, 
         found.setdefault(layers[name], seen.setdefault(resolution, len(seen)))
 
     ends = output_layers(module, _trace_graph(module, inputs))
-    layers = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, _PRUNABLE) and layer not in ends
-    }
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS) and layer not in ends}
     observe(module, inputs, layers, note)
     return found
 
@@ -139,7 +136,7 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
     bundle = workshop.bundle
     inputs = trace_inputs(bundle)
     ends = set(output_layers(module, _trace(module, bundle)))
-    names = {name for name, layer in module.named_modules() if isinstance(layer, _PRUNABLE) and layer not in ends}
+    names = {name for name, layer in module.named_modules() if isinstance(layer, LAYERS) and layer not in ends}
     try:
         history = _history(module, names, inputs, config, bundle)
     except _BREAKS as error:
@@ -165,7 +162,7 @@ def _history(
 
     copy = deepcopy(module)
     before = shapes_of(copy, inputs)
-    alone = [layer for name, layer in copy.named_modules() if isinstance(layer, _PRUNABLE) and name not in names]
+    alone = [layer for name, layer in copy.named_modules() if isinstance(layer, LAYERS) and name not in names]
     ends = output_layers(copy, _trace_graph(copy, inputs))
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
     pruner = torch_pruning.pruner.BasePruner(
@@ -182,7 +179,7 @@ def _history(
         in_channel_groups={},
         out_channel_groups={},
         num_heads={layer: layer.num_heads for layer in copy.modules() if isinstance(layer, nn.MultiheadAttention)},
-        root_module_types=list(_PRUNABLE),
+        root_module_types=list(LAYERS),
     )
     if config.importance == "taylor":
         _gather_gradients(copy, bundle)
@@ -217,7 +214,7 @@ def replay(module: nn.Module, history: Any, bundle: Bundle) -> nn.Module:
 
 def output_layers(module: nn.Module, graph: Any) -> list[nn.Module]:
     """Layers whose channels are the model's outputs: no other layer reads them on the way out."""
-    return [layer for layer in _prunable(module) if layer in graph.module2node and _reaches_output(layer, graph)]
+    return [layer for layer in layers_of(module) if layer in graph.module2node and _reaches_output(layer, graph)]
 
 
 def _reaches_output(layer: nn.Module, graph: Any) -> bool:
@@ -227,7 +224,7 @@ def _reaches_output(layer: nn.Module, graph: Any) -> bool:
         if not node.outputs:
             return True
         for after in node.outputs:
-            if id(after) not in seen and not isinstance(after.module, _PRUNABLE):
+            if id(after) not in seen and not isinstance(after.module, LAYERS):
                 seen.add(id(after))
                 waiting.append(after)
     return False
@@ -258,7 +255,7 @@ def _ratios(
         # Half a channel more, since Torch-Pruning truncates ``width * (1 - ratio)``.
         return max(0.0, 1 - (kept_channels(width, ratio, config.round_to) + 0.5) / width)
 
-    return {layer: exact(layer) for layer in _prunable(module) if layer not in ends}
+    return {layer: exact(layer) for layer in layers_of(module) if layer not in ends}
 
 
 def _trace(module: nn.Module, bundle: Bundle) -> Any:
@@ -269,10 +266,6 @@ def _trace_graph(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     import torch_pruning
 
     return torch_pruning.DependencyGraph().build_dependency(module, inputs)
-
-
-def _prunable(module: nn.Module) -> list[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, _PRUNABLE)]
 
 
 def _width(layer: nn.Module) -> int:

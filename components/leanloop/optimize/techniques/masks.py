@@ -19,7 +19,9 @@ from torch import Tensor, nn
 Choose = Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
 """``(weights by layer, sparsity) -> masks of the same shapes``: true where a weight stays."""
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""What has channels and weights that can be taken out."""
+
 _RAMP = 0.6
 _UPDATES = 50
 
@@ -32,9 +34,6 @@ class Masks:
         choose: Which weights stay.
         sparsity: Share of zeros at the end.
         gradual: Take weights out little by little, instead of all at the beginning.
-
-    Raises:
-        ValueError: The module has no layer with weights that `choose` takes.
     """
 
     def __init__(self, module: nn.Module, choose: Choose, sparsity: float, *, gradual: bool) -> None:
@@ -63,14 +62,14 @@ class Masks:
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
     """Linear and convolution layers, each once."""
-    return [layer for layer in module.modules() if isinstance(layer, _LAYERS)]
+    return [layer for layer in module.modules() if isinstance(layer, LAYERS)]
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """The weights of linear and convolution layers, by layer; one that several layers share is listed once."""
     found: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
-        if isinstance(layer, _LAYERS) and not any(layer.weight is known for known in found.values()):
+        if isinstance(layer, LAYERS) and not any(layer.weight is known for known in found.values()):
             found[name] = layer.weight
     return found
 
