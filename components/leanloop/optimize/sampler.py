@@ -115,7 +115,7 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
 def _expected(strongest: int, known: Mapping[int, str], margins: Mapping[int, float]) -> int | None:
     """The strength where the limit is expected; None when another worker is at it, or nothing is left between."""
     low, high = _bracket(strongest, known)
-    if not (low > 0 and margins.get(low, 0.0) > 0 > margins.get(high, 0.0)):
+    if not (low > 0 and margins.get(low, -1.0) >= 0 > margins.get(high, 0.0)):
         return _between(strongest, known, bisecting=True)
     crossing = low + (high - low) * margins[low] / (margins[low] - margins[high])
     nearest = min(range(low + 1, high), key=lambda strength: abs(strength - crossing), default=None)
