@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -58,3 +59,7 @@ def keep() -> int:
 
 def is_imported(module: str) -> bool:
     return module in sys.modules
+
+
+def core_limit() -> list[int]:
+    return list(resource.getrlimit(resource.RLIMIT_CORE))

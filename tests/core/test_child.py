@@ -126,3 +126,17 @@ def test_a_child_imports_beforehand_and_survives_what_is_not_there(tmp_path: Pat
             f"{HERE}:is_imported", {"module": "colorsys"}, folder=tmp_path, timeout_seconds=30, memory_bytes=1 << 30
         )
     assert imported
+
+
+def test_no_fork_handler_runs_when_a_child_starts(tmp_path: Path) -> None:
+    """The fork handlers of gRPC end a child before it execs, now and then: a child must start by vfork."""
+    forks: list[int] = []
+    os.register_at_fork(before=lambda: forks.append(1))
+    assert call("add", tmp_path, a=1, b=2) == 3
+    assert not forks
+    subprocess.run(["true"], check=True, preexec_fn=lambda: None)  # what the handler above would have seen
+    assert forks == [1]
+
+
+def test_a_crash_leaves_no_core(tmp_path: Path) -> None:
+    assert call("core_limit", tmp_path) == [0, 0]
