@@ -8,11 +8,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from leanloop.benchmark import batch_of, compare_latency, quick_latency
+from leanloop.benchmark import batch_of, compare_latency, latency, quick_latency
 from leanloop.benchmark.latency import Block, _check_threads, rounds, summarise
 from leanloop.bundle import Arrays
 from leanloop.core.errors import MeasurementError
@@ -129,3 +131,29 @@ def test_a_large_batch_repeats_the_samples() -> None:
     batch = batch_of(SAMPLES, 8)["x"]
     assert batch.flags["C_CONTIGUOUS"]
     np.testing.assert_array_equal(batch, np.concatenate([SAMPLES["x"], SAMPLES["x"][:2]]))
+
+
+class Machine:
+    """A clock that only calls move, on a machine that becomes two times slower every now and then."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+    process_time_ns = perf_counter_ns
+
+    def session(self, milliseconds: float) -> Any:
+        def call() -> None:
+            slower = 2 if self.now // 100_000_000 % 2 else 1
+            self.now += int(milliseconds * slower * 1e6)
+
+        return SimpleNamespace(bound=lambda inputs: call)
+
+
+def test_a_ratio_does_not_feel_the_machines_mood(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    monkeypatch.setattr(latency, "time", machine)
+    found = latency.quick_ratio(machine.session(3.0), machine.session(2.0), {}, rounds=9, seconds=0.03)
+    assert found == pytest.approx(1.5, rel=0.01)

@@ -14,10 +14,9 @@ import yaml
 
 from leanloop.serving import Ports
 from tests.e2e.conftest import ROOT, digits_document
+from tests.postgresql import NOBODY, as_user
 
 pytestmark = pytest.mark.e2e
-
-NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +59,7 @@ def home() -> Path:
 
 def may_run(program: Path | str, user: int) -> bool:
     """Whether a Python can be started by this user."""
-    try:
-        subprocess.run([program, "-c", ""], user=user, check=True, capture_output=True)
-    except OSError:
-        return False
-    return True
+    return subprocess.run([*as_user(user), program, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
 def reachable_python(user: int) -> str:
@@ -112,10 +107,12 @@ def test_the_whole_line(wheel: Path, home: Path) -> None:
         empty.mkdir()
         empty.chmod(0o777)
         done = subprocess.run(
-            [python, "-m", "leanloop.pipelines", name, "-p", str(project / "params.yaml"), *arguments],
+            [
+                *as_user(deployer if name == "deploy" else user),
+                *(python, "-m", "leanloop.pipelines", name, "-p", str(project / "params.yaml"), *arguments),
+            ],
             cwd=empty,
             env=environment,
-            user=deployer if name == "deploy" else user,
             capture_output=True,
             text=True,
             timeout=300,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from leanloop.bundle import Bundle, pack
-from leanloop.core.contracts import RecipeRecord
+from leanloop.core.contracts import Candidate, RecipeRecord
 from leanloop.core.errors import SettingsError, TrialError
 from leanloop.core.settings import GoalSettings, Settings, load_settings
 from leanloop.core.store import Store
@@ -30,7 +30,7 @@ from leanloop.optimize.techniques.channel_pruning import (
     trace_inputs,
 )
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
-from leanloop.optimize.trial import run_trial, slower_than_then
+from leanloop.optimize.trial import beside, run_trial
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -168,9 +168,13 @@ def test_a_probe_takes_the_machines_mood_into_account(
     job = _job(residual, tmp_path)
     row = finish_one(Recipe("onnxruntime", (ChannelPruningConfig(ratio=0.75),)), job, residual)
     assert row.latency_ms is not None
-    monkeypatch.setattr(trial, "measure", lambda *_: 1.5 * row.latency_ms)
-    assert slower_than_then(row.candidate_id, job, residual) == pytest.approx(1.5)
-    assert slower_than_then("unknown", job, residual) == 1.0
+    place = tmp_path / "rival"
+    residual.store.get_folder(f"candidates/{row.candidate_id}", place)
+    made = Candidate.load(place)
+    found = beside(row.candidate_id, made.model, place, job, residual)
+    assert 0.5 * row.latency_ms < found < 2 * row.latency_ms, "a model beside itself"
+    monkeypatch.setattr(trial, "quick_ratio", lambda *_, **__: 1.5)
+    assert beside(row.candidate_id, made.model, place, job, residual) == pytest.approx(1.5 * made.latency_ms)
 
 
 def test_what_is_made_alike_is_told_by_target_and_technique(residual: Workshop, tmp_path: Path) -> None:

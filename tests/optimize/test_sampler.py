@@ -25,7 +25,7 @@ from leanloop.optimize.sampler import (
     point_of,
 )
 from leanloop.optimize.space import PROBE, Space
-from leanloop.optimize.study import WORKER, Clock, ask, mine, release_dead, union_seconds
+from leanloop.optimize.study import WORKER, Clock, ask, left_behind, mine, release_dead, union_seconds
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 
@@ -221,7 +221,7 @@ def test_a_dead_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
     assert others is not None
     _tell(study, ended, HOLDS)
     again = _study(UNTRAINABLE, tmp_path / "journal")
-    release_dead(again, UNTRAINABLE, 0, workers=2)
+    release_dead(again, left_behind(0, workers=2))
     states = {trial.number: trial.state for trial in again.get_trials()}
     assert states[ended.number] == TrialState.COMPLETE
     assert states[left.number] == TrialState.FAIL
@@ -236,9 +236,9 @@ def test_workers_that_are_no_longer_there_are_cleared_by_the_first(tmp_path: Pat
     study = _study(UNTRAINABLE, tmp_path / "journal")
     trial = ask(study, UNTRAINABLE, 3)
     assert trial is not None
-    release_dead(study, UNTRAINABLE, 1, workers=2)
+    release_dead(study, left_behind(1, workers=2))
     assert study.get_trials()[trial.number].state == TrialState.RUNNING
-    release_dead(study, UNTRAINABLE, 0, workers=2)
+    release_dead(study, left_behind(0, workers=2))
     assert study.get_trials()[trial.number].state == TrialState.FAIL
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,25 +21,14 @@ from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, searc
 from leanloop.optimize.candidate import accuracy_held, fail, failed_before, original_validation, replay
 from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, objective, within_limits
 from leanloop.optimize.plan import Timed
+from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.space import make_space
 from leanloop.optimize.study import open_study
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
 from leanloop.optimize.trial import fitted, hopeful
-
-WORKER = """
-import sys
-from pathlib import Path
-from leanloop.bundle import Bundle
-from leanloop.core.contracts import Analysis
-from leanloop.core.settings import Settings
-from leanloop.optimize import search_worker
-
-bundle, settings, destination, worker = sys.argv[1:]
-analysis = Analysis.model_construct(metric=1.0)
-search_worker(Bundle(Path(bundle)), analysis, Settings.from_json(settings), Path(destination), int(worker))
-"""
+from tests.optimize.workers import start_worker
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +49,16 @@ def found(bundle: Bundle, small: Settings, tmp_path_factory: pytest.TempPathFact
     """Two workers on one study, one of them killed in the middle of its first trial and started again."""
     root = tmp_path_factory.mktemp("search")
     events = root / "events.jsonl"
-    workers = [_start(bundle, small, root, worker, events) for worker in range(2)]
+    workers = [start_worker(bundle, small, root, worker, events) for worker in range(2)]
     deadline = time.monotonic() + 300
     while not any(event["kind"] == "trial_finished" for event in read_events(events)[0]):
         assert time.monotonic() < deadline, "no trial ended"
         time.sleep(0.1)
     os.kill(workers[1].pid, signal.SIGKILL)
     workers[1].wait()
-    workers[1] = _start(bundle, small, root, 1, events)
+    workers[1] = start_worker(bundle, small, root, 1, events)
     assert [worker.wait(300) for worker in workers] == [0, 0]
     return [root / "0", root / "1"]
-
-
-def _start(bundle: Bundle, settings: Settings, root: Path, worker: int, events: Path) -> subprocess.Popen[bytes]:
-    arguments = [str(bundle.folder), settings.to_json(), str(root / str(worker)), str(worker)]
-    environment = {**os.environ, "LEANLOOP_EVENTS": str(events), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], env=environment)
 
 
 def _rows(folders: list[Path]) -> list[TrialRow]:
@@ -118,6 +99,19 @@ def test_what_was_finished_is_taken_from_the_store(
         Path(small.workspace) / "store" / "candidates" / identity / "candidate.json" for identity in again.candidates
     ]
     assert all(path.stat().st_mtime < started for path in written)
+
+
+def test_the_first_living_worker_brings_what_a_dead_one_had_finished(
+    found: list[Path], bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pulse, "dead", lambda self, workers: {1})
+    heir = search_worker(bundle, Analysis.model_construct(metric=1.0), small, tmp_path / "heir", 0)
+    both = [Candidates.load(folder) for folder in found]
+    assert set(heir.candidates) == {*both[0].candidates, *both[1].candidates}
+    assert len(heir.trials) == len(both[0].trials) + len(both[1].trials)
+    monkeypatch.setattr(Pulse, "dead", lambda self, workers: {0})
+    heir = search_worker(bundle, Analysis.model_construct(metric=1.0), small, tmp_path / "other", 1)
+    assert len(heir.trials) == len(both[0].trials) + len(both[1].trials)
 
 
 def test_shapes_are_timed_before_they_are_trained(found: list[Path]) -> None:

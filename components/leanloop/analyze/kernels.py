@@ -1,25 +1,19 @@
-"""Time per node in ONNX Runtime, from its own profiler."""
+"""Time per node of the original in ONNX Runtime, from its own profiler."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections import defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
 import onnx
 
 from leanloop.analyze.graph import Graph
 from leanloop.bundle import Arrays
 from leanloop.core.measure_lock import measuring
+from leanloop.runtime.profile.onnxruntime import node_times as kernel_times
 
 RUNTIME_WORK = "(layout changes)"
 """Work of nodes that ONNX Runtime adds, such as reordering between memory layouts."""
-
-_RUNS_AT_LEAST, _RUNS_AT_MOST = 5, 500
-_KERNEL_TIME = "_kernel_time"
 
 
 def node_times(graph: Graph, file: Path, inputs: Arrays, *, threads: int, seconds: float) -> dict[str, float]:
@@ -30,39 +24,12 @@ def node_times(graph: Graph, file: Path, inputs: Arrays, *, threads: int, second
     Returns:
         By node name; nodes that were fused into another are absent. `RUNTIME_WORK` holds what was added.
     """
-    import onnxruntime
-
-    with TemporaryDirectory() as folder, measuring():
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        warm_until = time.perf_counter() + seconds / 4
-        deadline = warm_until + seconds
-        warm_runs = runs = 0
-        while runs < _RUNS_AT_LEAST or (time.perf_counter() < deadline and runs < _RUNS_AT_MOST):
-            session.run(None, inputs)
-            if time.perf_counter() < warm_until:
-                warm_runs += 1
-            else:
-                runs += 1
-        events = json.loads(Path(session.end_profiling()).read_text())
-    durations: dict[str, list[float]] = defaultdict(list)
-    kernels: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME):
-            name = event["name"].removesuffix(_KERNEL_TIME)
-            durations[name].append(event["dur"] / 1e3)
-            kernels[name] = event["args"]["op_name"]
     times: dict[str, float] = defaultdict(float)
-    for name, values in durations.items():
-        # A node inside a loop runs several times per run.
-        per_run = len(values) / (warm_runs + runs)
-        node = _node_of(graph, name, kernels[name])
-        times[node.name if node else RUNTIME_WORK] += float(np.median(values[-runs:])) * per_run
+    with measuring():
+        kernels = kernel_times(file, inputs, threads=threads, seconds=seconds)
+    for kernel in kernels:
+        node = _node_of(graph, kernel.name, kernel.operator)
+        times[node.name if node else RUNTIME_WORK] += kernel.milliseconds
     return dict(times)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leanloop.benchmark.latency import batch_of, compare_latency, quick_latency
+from leanloop.benchmark.latency import batch_of, compare_latency, quick_latency, quick_ratio
 from leanloop.benchmark.memory import peak_memory
 from leanloop.benchmark.statistics import (
     NonInferiority,
@@ -25,5 +25,6 @@ __all__ = [
     "noninferiority",
     "peak_memory",
     "quick_latency",
+    "quick_ratio",
     "ratio_interval",
 ]

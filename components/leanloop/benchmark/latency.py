@@ -61,6 +61,26 @@ def quick_latency(session: Session, inputs: Arrays, *, seconds: float) -> float:
         return _block(call, seconds).median_ms
 
 
+def quick_ratio(session: Session, reference: Session, inputs: Arrays, *, rounds: int, seconds: float) -> float:
+    """How many times as long as a reference's a model's call takes, while nothing of ours trains.
+
+    Others' work on the machine comes and goes: blocks of the two follow each other, and the median of the pairs counts.
+
+    Args:
+        session: The model.
+        reference: What it is compared with.
+        inputs: One batch.
+        rounds: Pairs of blocks.
+        seconds: Per block.
+    """
+    with measuring(), _without_garbage_collection():
+        calls = [one.bound(inputs) for one in (session, reference)]
+        for call in calls:
+            _warm_up(call, rounds * seconds)
+        pairs = [[_block(call, seconds).median_ms for call in calls] for _ in range(rounds)]
+    return float(np.median([mine / other for mine, other in pairs]))
+
+
 def compare_latency(
     sessions: Mapping[str, Session],
     samples: Arrays,

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from leanloop.benchmark.accuracy import per_class_accuracy, targets_of
-from leanloop.benchmark.latency import compare_latency
+from leanloop.benchmark.execution import execution
+from leanloop.benchmark.latency import batch_of, compare_latency
 from leanloop.benchmark.memory import MEMORY_IMPORTS, peak_memory
 from leanloop.benchmark.statistics import metric_interval
 from leanloop.bundle import Arrays, Bundle
@@ -54,8 +55,10 @@ def benchmark_variants(
     reference = None if bundle.metric.needs_labels else original_outputs(bundle, validation)
     targets = targets_of(bundle, validation, reference)
     labels = validation.targets if bundle.manifest.task == "classification" else None
+    batch = batch_of(bundle.samples, settings.goal.batch_size)
     variants = []
-    for artifact in artifacts.artifacts:
+    for number, artifact in enumerate(artifacts.artifacts):
+        progress(number, len(artifacts.artifacts), f"looking into {_label(artifact, artifacts)}")
         first = predictions[artifact.id][bundle.manifest.outputs[0]]
         interval = metric_interval(bundle.metric, first, targets, settings.benchmark.confidence, settings.optimize.seed)
         variants.append(
@@ -72,6 +75,13 @@ def benchmark_variants(
                 metric=interval.value,
                 metric_interval=interval,
                 per_class=() if labels is None else per_class_accuracy(first, labels),
+                execution=execution(
+                    artifact.model,
+                    folder / artifact.id,
+                    batch,
+                    threads=settings.goal.threads,
+                    latency_ms=_at(latency[artifact.id], settings.goal.batch_size),
+                ),
             )
         )
     benchmark = Benchmark(
@@ -120,6 +130,10 @@ def _measure_latency(
             stack.callback(session.close)
             sessions[artifact.id] = session
         return compare_latency(sessions, bundle.samples, settings.benchmark, sizes, seed=settings.optimize.seed)
+
+
+def _at(measured: Sequence[LatencyMeasurement], batch_size: int) -> float:
+    return next(one.p50_ms.value for one in measured if one.batch_size == batch_size)
 
 
 def _label(artifact: Artifact, artifacts: Artifacts) -> str:

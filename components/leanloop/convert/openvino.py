@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leanloop.convert.ir import compact
 from leanloop.convert.targets import TARGETS, Target
 from leanloop.core.contracts import ModelFiles, Precision
 from leanloop.core.errors import ConversionError
@@ -73,8 +73,7 @@ def save_ir(model: openvino.Model, folder: Path, *, half_precision: bool) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     graph = folder / "model.xml"
     openvino.save_model(model, str(graph), compress_to_fp16=half_precision)
-    # Indentation is a fifth of the graph's file, which can outweigh a small model's weights.
-    write_text(graph, re.sub(r">\s+<", "><", graph.read_text(encoding="utf-8")))
+    write_text(graph, compact(graph.read_text(encoding="utf-8")))
 
 
 def ir_model_files(folder: Path, precision: Precision, hints: dict[str, str] | None = None) -> ModelFiles:

@@ -2,6 +2,7 @@
 
 `search_worker` is one of several parallel workers; `finalists` chooses among what they found; `rebuild` gives a
 candidate's PyTorch module back. `revise` makes a new bundle revision from live samples, `remake` a recipe again on it.
+`optimize` does all of a run but serving, from a notebook.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from leanloop.optimize.apply import make_files, rebuild
 from leanloop.optimize.candidate import replay
 from leanloop.optimize.feasibility import check_feasible
 from leanloop.optimize.finalists import Finalist, finalists
+from leanloop.optimize.interactive import Best, Result, optimize
 from leanloop.optimize.objective import holds
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.remake import remake
@@ -30,11 +32,13 @@ from leanloop.optimize.techniques import (
 __all__ = [
     "TECHNIQUES",
     "Applied",
+    "Best",
     "Config",
     "Finalist",
     "Fresh",
     "GraphTechnique",
     "Recipe",
+    "Result",
     "TorchTechnique",
     "Workshop",
     "check_feasible",
@@ -42,6 +46,7 @@ __all__ = [
     "fine_tuning",
     "holds",
     "make_files",
+    "optimize",
     "prefix_id",
     "read_config",
     "rebuild",

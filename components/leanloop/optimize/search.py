@@ -6,10 +6,12 @@ What a trial is, and how it goes through its rungs, is told in `trial`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from leanloop.bundle import Bundle
@@ -24,10 +26,21 @@ from leanloop.core.store import Store
 from leanloop.optimize.candidate import CURRENT, fail, reason_of
 from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import DUPLICATE, FAILS, Job, Outcome, Plan
+from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.sampler import MARGIN, STATUS, first_shape
 from leanloop.optimize.space import PROBE, Space, make_space
-from leanloop.optimize.study import Clock, ask, mine, open_study, release_dead, store_url
+from leanloop.optimize.study import (
+    WORKER,
+    Clock,
+    ask,
+    is_unsigned,
+    left_behind,
+    mine,
+    open_study,
+    release_dead,
+    store_url,
+)
 
 ROWS, SHORT = "rows", "short"
 
@@ -60,10 +73,16 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
     """
     space = make_space(bundle, settings)
     study = open_study(settings, space, bundle.manifest.digest)
-    release_dead(study, space, worker, settings.optimize.workers)
-    Search(bundle, analysis, settings, space, study, destination / "trials", worker).run()
-    rows = [row for trial in mine(study, worker) for row in rows_of(trial)]
-    return write_candidates(bundle, Store(store_url(settings)), rows, space.left_out, destination, worker)
+    workers, store = settings.optimize.workers, Store(store_url(settings))
+    release_dead(study, left_behind(worker, workers))
+    with Pulse(store, study.study_name, worker) as pulse:
+        Search(bundle, analysis, settings, space, study, destination / "trials", worker, pulse).run()
+        dead = pulse.dead(workers)
+    # What a dead worker had finished is the first living one's to bring.
+    heir = min(set(range(workers)) - dead)
+    brought = {worker, *dead} if worker == heir else {worker}
+    rows = [row for one in sorted(brought) for trial in mine(study, one) for row in rows_of(trial)]
+    return write_candidates(bundle, store, rows, space.left_out, destination, worker)
 
 
 class Search:
@@ -77,6 +96,7 @@ class Search:
         study: Shared with the other workers.
         folder: Where the trials' child processes leave their logs and scripts.
         worker: Number of this worker.
+        pulse: Tells which of the others live.
     """
 
     def __init__(
@@ -88,6 +108,7 @@ class Search:
         study: optuna.Study,
         folder: Path,
         worker: int,
+        pulse: Pulse,
     ) -> None:
         self._bundle = bundle
         self._original_metric = analysis.metric
@@ -97,6 +118,7 @@ class Search:
         self._study = study
         self._folder = folder
         self._worker = worker
+        self._pulse = pulse
         self._store = Store(store_url(settings))
         self._clock = Clock(self._store, study.study_name, settings.optimize.budget_minutes * 60)
 
@@ -105,6 +127,9 @@ class Search:
         reserve = _AFTERWARDS * self._clock.budget
         with Child() as child:
             while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
+                dead = self._pulse.dead(self._settings.optimize.workers)
+                if released := release_dead(self._study, partial(_left, dead=dead)):
+                    emit("trials_released", trials=released)
                 trial = ask(self._study, self._space, self._worker)
                 if trial is None:
                     if not self._others_at_work():
@@ -112,7 +137,11 @@ class Search:
                     # What they find may open more.
                     time.sleep(_WAIT_SECONDS)
                     continue
-                self._carry_out(trial, child)
+                try:
+                    self._carry_out(trial, child)
+                except UpdateFinishedTrialError:
+                    # Another worker took us for dead and has the trial again; it finds what was made in the store.
+                    emit("trial_lost", trial=trial.number)
                 progress(min(self._clock.spent(), self._clock.budget), self._clock.budget, f"trial {trial.number}")
         progress(self._clock.budget, self._clock.budget, "search")
 
@@ -207,6 +236,11 @@ class Search:
             if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
                 floors.append(metric.limit(short, _SHORT_NOISE))
         return max(floors) if metric.higher_is_better else min(floors)
+
+
+def _left(trial: FrozenTrial, dead: Collection[int]) -> bool:
+    owner = trial.user_attrs.get(WORKER)
+    return is_unsigned(trial) if owner is None else owner in dead
 
 
 def made_alike(recipe: Recipe, best: TrialRow) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from leanloop.core.errors import SettingsError, TrialError
+from leanloop.core.errors import SettingsError, StoreError, TrialError
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.optimize.plan import DUPLICATE
@@ -34,6 +36,9 @@ WORKER = "worker"
 _MOST_DRAWS = 50
 """Each worker gives a point up at most once for each other one that draws at the same moment."""
 
+_TABLE_ATTEMPTS, _TABLE_SECONDS = 10, 0.5
+"""How often, and how many seconds apart, a new database is tried."""
+
 _SIGNED_WITHIN = timedelta(minutes=1)
 """A running trial without a worker is dead after this."""
 
@@ -48,6 +53,7 @@ def open_study(settings: Settings, space: Space, bundle_digest: str) -> optuna.S
 
     Raises:
         SettingsError: The store is not a local folder, and `optimize.storage` names no database.
+        StoreError: The database cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -86,16 +92,39 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
     raise TrialError("The search goes round in circles: it asks for what is known.", value=point_of(trial))
 
 
-def release_dead(study: optuna.Study, space: Space, worker: int, workers: int) -> None:
-    """Fail the running trials of earlier processes of this worker, and put their points back into the queue.
+def release_dead(study: optuna.Study, is_dead: Callable[[FrozenTrial], bool]) -> list[int]:
+    """Fail the running trials whose worker is dead, and put their points back into the queue.
+
+    Returns:
+        Their numbers.
+    """
+    dead = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if is_dead(trial)]
+    for trial in dead:
+        # Of two workers that see it at once, both may queue the point: the second draw of it is given up in `ask`.
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        if point := point_of(trial):
+            study.enqueue_trial(as_params(point))
+    return [trial.number for trial in dead]
+
+
+def left_behind(worker: int, workers: int) -> Callable[[FrozenTrial], bool]:
+    """Whether a trial that runs was left by an earlier process of a worker that starts now.
 
     Worker 0 also takes those of workers that are no longer part of the run.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_dead(trial, worker, workers):
-            study.tell(trial.number, state=TrialState.FAIL)
-            if point := point_of(trial):
-                study.enqueue_trial(as_params(point))
+
+    def is_dead(trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get(WORKER)
+        return is_unsigned(trial) if owner is None else owner == worker or (worker == 0 and owner >= workers)
+
+    return is_dead
+
+
+def is_unsigned(trial: FrozenTrial) -> bool:
+    """Whether a running trial has had no worker for long: the one that asked for it died before it could sign."""
+    if trial.user_attrs.get(WORKER) is not None:
+        return False
+    return trial.datetime_start is None or datetime.now() - trial.datetime_start > _SIGNED_WITHIN
 
 
 def mine(study: optuna.Study, worker: int) -> list[FrozenTrial]:
@@ -135,29 +164,48 @@ def union_seconds(intervals: list[tuple[float, float]]) -> float:
     return total
 
 
-def _is_dead(trial: FrozenTrial, worker: int, workers: int) -> bool:
-    owner = trial.user_attrs.get(WORKER)
-    if owner is None:
-        # Another worker asked for it and has not signed it yet; or died before it could.
-        return trial.datetime_start is None or datetime.now() - trial.datetime_start > _SIGNED_WITHIN
-    return owner == worker or (worker == 0 and owner >= workers)
-
-
 def _occupies(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.FAIL and trial.user_attrs.get(STATUS) != DUPLICATE
 
 
-def _storage(settings: Settings) -> BaseStorage | str:
+def _storage(settings: Settings) -> BaseStorage:
     if settings.optimize.storage:
-        return settings.optimize.storage
+        return _database(settings.optimize.storage)
     url = store_url(settings)
     if "://" in url and not url.startswith("file://"):
         raise SettingsError(
             "A store that is not a local folder needs a database for the search.",
             where="optimize.storage",
             value=url,
-            fix="Set optimize.storage, for example postgresql://user@host/leanloop.",
+            fix="Set optimize.storage, for example postgresql://user@host/leanloop (pip install leanloop[postgresql]).",
         )
     file = Path(url.removeprefix("file://")) / "studies.journal"
     file.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(file)))
+
+
+def _database(url: str) -> BaseStorage:
+    from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+
+    # SQLAlchemy would take another driver for the plain name.
+    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+    for attempt in range(_TABLE_ATTEMPTS, 0, -1):
+        try:
+            return RDBStorage(url)
+        except (IntegrityError, ProgrammingError) as error:
+            # Workers that start together make the tables of a new database at once; one of them wins.
+            if attempt == 1:
+                raise _unreachable(error) from error
+            time.sleep(_TABLE_SECONDS)
+        except (ImportError, SQLAlchemyError) as error:
+            raise _unreachable(error) from error
+    raise AssertionError("unreachable: every attempt returns or raises")
+
+
+def _unreachable(error: Exception) -> StoreError:
+    return StoreError(
+        "The study's database cannot be used.",
+        where="optimize.storage",
+        value=str(error).splitlines()[0],
+        fix="Start the database, or correct the URL; PostgreSQL needs `pip install leanloop[postgresql]`.",
+    )

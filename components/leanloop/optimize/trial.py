@@ -15,10 +15,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from leanloop.core.contracts import Candidate, TrialRow
+from leanloop.benchmark import batch_of, quick_ratio
+from leanloop.core.contracts import Candidate, ModelFiles, TrialRow
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.core.hardware import hardware_id
@@ -29,11 +31,14 @@ from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Status, Timed
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
 from leanloop.optimize.techniques import TECHNIQUES, TorchTechnique, Workshop
+from leanloop.runtime import open_session
 
 COMPETITIVE = 1.15
 """Files of one shape within this factor of its best are finished too: the benchmark decides between them."""
 
 _SCAN_SECONDS = 0.15
+
+_RIVAL_ROUNDS, _RIVAL_SECONDS = 9, 0.03
 
 _SLOWER = 1.15
 """A full training runs into more of the other workers' measurements than the short one that it is judged by."""
@@ -64,8 +69,7 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
     first, short_metric, cut = groups[0][0], None, False
     if first.torch:
         emit("trial_rung", trial=job.trial, rung="latency")
-        slower = slower_than_then(plan.rival, job, workshop) if plan.rival else 1.0
-        timed = [_scan(group[0].untrained(), job, workshop, slower) for group in groups]
+        timed = [_scan(group[0].untrained(), job, workshop, plan.rival) for group in groups]
         groups = hopeful(list(zip(groups, timed, strict=True)), plan.best, job.goal)
         if not groups:
             return _not_enough(first, timed, job, workshop)
@@ -116,17 +120,27 @@ def fitted(groups: Sequence[Group], share: float) -> list[Group]:
     return [tuple(filter(None, group)) for group in cut if all(group)]
 
 
-def slower_than_then(candidate: str, job: Job, workshop: Workshop) -> float:
-    """How many times as long as when it was made a candidate takes now: others' work on the machine comes and goes."""
-    with tempfile.TemporaryDirectory(prefix="leanloop-rival-") as scratch:
-        folder = Path(scratch) / candidate
-        if not workshop.store.get_folder(f"candidates/{candidate}", folder):
-            return 1.0
-        made = Candidate.load(folder)
-        return measure(made.model, folder, job, workshop.bundle, _SCAN_SECONDS) / made.latency_ms
+def beside(rival: str, model: ModelFiles, folder: Path, job: Job, workshop: Workshop) -> float:
+    """Latency of a model in milliseconds as it would have been when the rival was measured.
+
+    The two are timed in turns: what the machine does besides changes within seconds, and both have the same of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="leanloop-rival-") as scratch, ExitStack() as stack:
+        place = Path(scratch) / rival
+        workshop.store.get_folder(f"candidates/{rival}", place)
+        made = Candidate.load(place)
+        sessions = []
+        for one, where in ((model, folder), (made.model, place)):
+            session = open_session(one, where, threads=job.goal.threads, bundle=workshop.bundle)
+            stack.callback(session.close)
+            sessions.append(session)
+        batch = batch_of(workshop.bundle.samples, job.goal.batch_size)
+        return made.latency_ms * quick_ratio(
+            sessions[0], sessions[1], batch, rounds=_RIVAL_ROUNDS, seconds=_RIVAL_SECONDS
+        )
 
 
-def _scan(recipe: Recipe, job: Job, workshop: Workshop, slower: float = 1.0) -> Timed:
+def _scan(recipe: Recipe, job: Job, workshop: Workshop, rival: str | None = None) -> Timed:
     goal = job.goal
     identity = recipe_id(recipe, workshop.bundle.manifest.digest)
     key = f"latencies/{identity}-{hardware_id()}-b{goal.batch_size}-t{goal.threads}.json"
@@ -139,10 +153,13 @@ def _scan(recipe: Recipe, job: Job, workshop: Workshop, slower: float = 1.0) -> 
         try:
             with working_on(recipe, job):
                 model = make_files(recipe, workshop, Path(scratch))
-                latency = measure(model, Path(scratch), job, workshop.bundle, _SCAN_SECONDS)
+                if rival is None:
+                    latency = measure(model, Path(scratch), job, workshop.bundle, _SCAN_SECONDS)
+                else:
+                    latency = beside(rival, model, Path(scratch), job, workshop)
         except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
             return Timed(latency_ms=None, size_bytes=None, reason=fail(recipe, workshop, error))
-    timed = Timed(latency_ms=latency / slower, size_bytes=model.size_bytes)
+    timed = Timed(latency_ms=latency, size_bytes=model.size_bytes)
     workshop.store.put_json(key, timed.model_dump())
     return timed
 

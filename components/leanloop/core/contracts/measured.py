@@ -97,6 +97,27 @@ class LatencyMeasurement(Record):
     block_medians_ms: tuple[float, ...] = Field(description="one per block; blocks of all variants alternate")
 
 
+class KernelTime(Record):
+    """One kernel's share of all kernels' time in a call."""
+
+    name: str
+    kind: str
+    implementation: str = Field(description="which code ran, with its instruction set where the runtime tells")
+    share: float
+
+
+class Execution(Record):
+    """What really ran in one call at the goal's batch size, by the runtime's own account."""
+
+    operators: int = Field(description="kernels that multiply with weights or states")
+    int8_operators: int = Field(description="those of them that compute in INT8")
+    kernel_ms: float = Field(description="all kernels of a call, under the profiler")
+    conversion_share: float = Field(description="of that time, spent on quantising, dequantising and reordering")
+    implementations: tuple[str, ...] = Field(description="of the operators that multiply")
+    slowest: tuple[KernelTime, ...]
+    why_not_faster: str = Field(description="one sentence")
+
+
 class VariantBenchmark(Record):
     """All that was measured of one variant."""
 
@@ -112,6 +133,7 @@ class VariantBenchmark(Record):
     metric: float = Field(description="validation")
     metric_interval: Interval
     per_class: tuple[float, ...] = Field(description="accuracy per class on validation; empty when not applicable")
+    execution: Execution | None = Field(None, description="None where the runtime does not tell")
 
     def at(self, batch_size: int) -> LatencyMeasurement:
         """The measurement at one batch size; KeyError when it was not taken."""

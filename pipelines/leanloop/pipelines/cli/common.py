@@ -55,7 +55,7 @@ def project_of(params: Path) -> Path:
 @contextmanager
 def step_progress() -> Iterator[None]:
     """Progress bars for steps that run in this process; an events file that the caller names is added to."""
-    from leanloop.pipelines.progress import following
+    from leanloop.core.following import following
 
     if kept := os.environ.get(EVENTS_VARIABLE):
         with following(Path(kept), console):

@@ -58,8 +58,8 @@ def reoptimise(
 
 
 def _follow(started: Run, model: str) -> None:
+    from leanloop.core.following import following
     from leanloop.pipelines import launch
-    from leanloop.pipelines.progress import following
     from leanloop.pipelines.summary import run_summary
 
     console.print(f"[bold]{model}[/]  run {started.folder.name}", highlight=False)

@@ -1,4 +1,4 @@
-"""Progress bars of a run, read from its ``events.jsonl`` and nothing else."""
+"""Progress bars of a run, in a terminal or a notebook, read from its ``events.jsonl`` and nothing else."""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""Search workers as processes, as a pipeline starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from leanloop.bundle import Bundle
+from leanloop.core.settings import Settings
+
+_CODE = """
+import sys
+from pathlib import Path
+from leanloop.bundle import Bundle
+from leanloop.core.contracts import Analysis
+from leanloop.core.events import step_events
+from leanloop.core.settings import Settings
+from leanloop.optimize import search_worker
+
+bundle, settings, destination, worker = sys.argv[1:]
+analysis = Analysis.model_construct(metric=1.0)
+with step_events("optimize", int(worker)):
+    search_worker(Bundle(Path(bundle)), analysis, Settings.from_json(settings), Path(destination), int(worker))
+"""
+
+
+def start_worker(bundle: Bundle, settings: Settings, root: Path, worker: int, events: Path) -> subprocess.Popen[bytes]:
+    """Start a worker that writes into ``root/<worker>`` and reports to ``events``."""
+    arguments = [str(bundle.folder), settings.to_json(), str(root / str(worker)), str(worker)]
+    environment = {**os.environ, "LEANLOOP_EVENTS": str(events), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen([sys.executable, "-c", _CODE, *arguments], env=environment)
