@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from leanloop.serving import Ports
 from tests.e2e.conftest import ROOT, digits_document
 
 pytestmark = pytest.mark.e2e
+
+ACTIVATE = ". .venv/bin/activate"
 
 
 def test_repro_ends_with_a_release_and_a_second_one_only_looks_at_the_hardware(tmp_path: Path) -> None:
@@ -38,18 +41,25 @@ def test_repro_ends_with_a_release_and_a_second_one_only_looks_at_the_hardware(t
     (clone / "params.yaml").write_text(yaml.safe_dump(document))
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "LEANLOOP_TRITON_HOME": str(ROOT / ".tools/triton"),
         "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
         "DVC_NO_ANALYTICS": "1",
         "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "dvc"),
         "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
     }
+    (clone / ".venv").symlink_to(sys.prefix)
     (tmp_path / "gitconfig").write_text("[user]\n\tname = test\n\temail = test@example.invalid\n")
 
     def call(*command: str) -> str:
+        # As the README has it: DVC's stages find `leanloop` on the PATH that activating the environment makes.
         done = subprocess.run(
-            command, cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False
+            ["sh", "-c", f"{ACTIVATE} && {shlex.join(command)}"],
+            cwd=clone,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -69,3 +79,8 @@ def test_repro_ends_with_a_release_and_a_second_one_only_looks_at_the_hardware(t
         assert (clone / "dvc_plots/index.html").exists()
     finally:
         call("leanloop", "serve", "down")
+
+
+def test_the_readme_activates_the_environment_before_it_calls_dvc() -> None:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()]
+    assert lines[lines.index("dvc repro") - 1] == ACTIVATE

@@ -50,6 +50,51 @@ def test_channel_counts_stay_round_and_outputs_stay(workshop: Workshop) -> None:
     assert module(IMAGES).shape == (4, 10)
 
 
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_of_the_whole_network_the_least_important_channels_go(importance: str, steps: int, workshop: Workshop) -> None:
+    """Layers lose unequal shares, and the same weights are left after a replay."""
+    pruned, fresh, original = (workshop.bundle.module() for _ in range(3))
+    config = ChannelPruningConfig(scope="global", importance=importance, steps=steps, round_to=2)
+    history = json.loads(json.dumps(prune(pruned, config, workshop)))
+    replay(fresh, history, workshop.bundle)
+    torch.testing.assert_close(fresh(IMAGES), pruned(IMAGES))
+    before, after = (
+        {name: layer.out_channels for name, layer in one.named_modules() if isinstance(layer, nn.Conv2d)}
+        for one in (original, pruned)
+    )
+    shares = {after[name] / before[name] for name in before}
+    assert len(shares) > 1
+    assert min(shares) >= 0.1
+    assert all(width % 2 == 0 for width in after.values())
+    assert 0.35 < sum(after.values()) / sum(before.values()) < 0.75
+
+
+def test_iterative_pruning_ends_at_the_same_widths(workshop: Workshop) -> None:
+    once, thrice = workshop.bundle.module(), workshop.bundle.module()
+    prune(once, ChannelPruningConfig(ratio=0.5), workshop)
+    prune(thrice, ChannelPruningConfig(ratio=0.5, steps=3, importance="taylor"), workshop)
+    assert [value.shape for value in once.state_dict().values()] == [
+        value.shape for value in thrice.state_dict().values()
+    ]
+
+
+def test_protected_layers_keep_their_channels(workshop: Workshop) -> None:
+    module = workshop.bundle.module()
+    convolutions = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
+    inner = next(name for name in convolutions if name.endswith("conv1"))
+    before = convolutions[inner].out_channels
+    prune(module, ChannelPruningConfig(ratio=0.5, protect=inner), workshop)
+    assert convolutions[inner].out_channels == before
+    assert any(layer.out_channels < 0.6 * _original(workshop, name) for name, layer in convolutions.items())
+    with pytest.raises(TrialError, match="no such layers"):
+        prune(workshop.bundle.module(), ChannelPruningConfig(protect="nowhere"), workshop)
+
+
+def _original(workshop: Workshop, name: str) -> int:
+    return int(workshop.bundle.module().get_submodule(name).out_channels)  # type: ignore[arg-type]
+
+
 def test_pruners_do_not_leak_into_each_other(workshop: Workshop) -> None:
     prune(workshop.bundle.module(), ChannelPruningConfig(), workshop)
     defaults = inspect.signature(torch_pruning.pruner.BasePruner.__init__).parameters

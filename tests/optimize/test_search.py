@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 
-from leanloop.bundle import Bundle
+from leanloop.bundle import Bundle, pack
 from leanloop.core.contracts import Analysis, Candidate, Candidates, TrialRow
 from leanloop.core.errors import SettingsError, StoreError, TrialError
 from leanloop.core.events import read_events
@@ -23,11 +25,13 @@ from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, obj
 from leanloop.optimize.plan import Timed
 from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.space import make_space
-from leanloop.optimize.study import open_study
+from leanloop.optimize.study import ask, open_study, store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
 from leanloop.optimize.trial import fitted, hopeful
+from leanloop.optimize.warm_start import recall
+from tests.optimize.conftest import EXAMPLE
 from tests.optimize.workers import start_worker
 
 
@@ -86,6 +90,32 @@ def test_a_killed_worker_repeats_nothing_that_was_finished(found: list[Path]) ->
     assert len(identities) == len(set(identities))
     trials = {(row.trial, Recipe.from_record(row.recipe).torch) for row in _rows(found)}
     assert len({torch for _, torch in trials}) == len(trials), "two trials had the same shape and training"
+
+
+def test_other_weights_of_the_same_network_begin_where_the_last_search_ended(
+    found: list[Path], bundle: Bundle, small: Settings, tmp_path: Path
+) -> None:
+    held = [row for row in _rows(found) if holds(row) and Recipe.from_record(row.recipe).trains]
+    assert held, "the searches before found a shape that bears"
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "retrained"))
+    weights = safetensors.torch.load_file(folder / "digits.safetensors")
+    safetensors.torch.save_file(
+        {name: value * 1.0001 if value.is_floating_point() else value for name, value in weights.items()},
+        folder / "digits.safetensors",
+    )
+    pack(small, folder, tmp_path / "bundle")
+    other = Bundle(tmp_path / "bundle")
+    assert other.manifest.digest != bundle.manifest.digest
+    space, store = make_space(other, small), Store(store_url(small))
+    study = open_study(small, space, other.manifest.digest)
+    strength = recall(study, space, other, small.goal, store)
+    strongest = max(space.shapes["channel_pruning"].index(Recipe.from_record(row.recipe).torch[:1]) + 1 for row in held)
+    assert strength == strongest
+    queue = [trial.system_attrs["fixed_params"] for trial in study.get_trials()]
+    assert [params["strength"] for params in queue][:3] == [0, strongest, strongest + 1][: len(queue)]
+    ask(study, space, 0)
+    assert recall(study, space, other, small.goal, store) is None, "only a new study is told"
+    assert recall(study, space, other, small.goal.model_copy(update={"max_accuracy_drop": 0.5}), store) is None
 
 
 def test_what_was_finished_is_taken_from_the_store(

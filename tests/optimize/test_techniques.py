@@ -50,6 +50,8 @@ WRONG: list[tuple[type[Config], str, Any]] = [
     (distillation.DistillationConfig, "temperature", -4.0),
     (distillation.DistillationConfig, "optimizer", "lion"),
     (nncf_int8.NncfInt8Config, "preset", "fast"),
+    (channel_pruning.ChannelPruningConfig, "scope", "local"),
+    (channel_pruning.ChannelPruningConfig, "steps", 0),
     (nncf_int8.NncfInt8Config, "bias_correction", "none"),
     (ort_dynamic_int8.OrtDynamicInt8Config, "per_channel", "yes"),
     (ort_static_int8.OrtStaticInt8Config, "calibration", "guess"),

@@ -41,6 +41,7 @@ from leanloop.optimize.study import (
     release_dead,
     store_url,
 )
+from leanloop.optimize.warm_start import recall, remember
 
 ROWS, SHORT = "rows", "short"
 
@@ -74,10 +75,13 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
     space = make_space(bundle, settings)
     study = open_study(settings, space, bundle.manifest.digest)
     workers, store = settings.optimize.workers, Store(store_url(settings))
+    if (held := recall(study, space, bundle, settings.goal, store)) is not None:
+        emit("warm_start", strength=held)
     release_dead(study, left_behind(worker, workers))
     with Pulse(store, study.study_name, worker) as pulse:
         Search(bundle, analysis, settings, space, study, destination / "trials", worker, pulse).run()
         dead = pulse.dead(workers)
+    remember(study, space, bundle, settings.goal, store)
     # What a dead worker had finished is the first living one's to bring.
     heir = min(set(range(workers)) - dead)
     brought = {worker, *dead} if worker == heir else {worker}

@@ -2,8 +2,9 @@
 
 A channel of one layer is tied to others: the batch-norm behind it, the layer that reads it, and, through a residual
 sum, channels of other layers. Torch-Pruning traces these ties and removes a group as one. Within each group the
-channels of least importance go; importance is the L2 norm of a channel's weights over its group, or, by Taylor
-expansion, how much the loss would change without it: ``|sum(w * dL/dw)|``.
+channels of least importance go, or the least important ones of the whole network; importance is the L2 norm of a
+channel's weights over its group, or, by Taylor expansion, how much the loss would change without it:
+``|sum(w * dL/dw)|``.
 
 Shapes: keeping a share ``k`` of all channels keeps about ``k^2`` of the weights and of the multiply-adds. How much time
 that saves is another matter (kernels like multiples of 8 and 16), so the search measures it.
@@ -34,6 +35,7 @@ from leanloop.optimize.techniques.training import outputs_of
 _TRACE_SAMPLES = 2
 _TAYLOR_SAMPLES = 512
 _STEPS = 16
+_MOST = 0.9
 _BREAKS = (TrialError, RuntimeError, IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError)
 """What Torch-Pruning, or a network that it took too much out of, raises."""
 
@@ -48,6 +50,10 @@ class ChannelPruningConfig(Config):
             the order in which they are called. Empty: `ratio` everywhere.
         round_to: Channel counts stay multiples of this; narrower layers, of the next smaller power of two.
         importance: ``magnitude`` or ``taylor`` (needs labels).
+        scope: ``group`` takes the same share from each group of tied layers, ``global`` the least important channels of
+            the whole network, at most nine tenths of a layer.
+        steps: In how many rounds; importance is looked at anew before each.
+        protect: Names of layers to leave alone, separated by commas: those that an analysis found sensitive.
     """
 
     technique: ClassVar[str] = "channel_pruning"
@@ -55,9 +61,15 @@ class ChannelPruningConfig(Config):
     round_to: int = 8
     importance: str = "magnitude"
     stages: str = ""
+    scope: str = "group"
+    steps: int = 1
+    protect: str = ""
 
     def __post_init__(self) -> None:
         check(0 < self.ratio < 1, self, "ratio", "between 0 and 1")
+        check(self.scope in ("group", "global"), self, "scope", "group or global")
+        check(self.scope == "group" or not self.stages, self, "scope", "group where there are ratios by stage")
+        check(self.steps >= 1, self, "steps", "at least 1")
         check(self.round_to >= 1, self, "round_to", "at least 1")
         check(self.importance in ("magnitude", "taylor"), self, "importance", "magnitude or taylor")
         check(all(0 <= ratio < 1 for ratio in self.by_stage), self, "stages", "numbers from 0 up to 1, or empty")
@@ -137,6 +149,10 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
     inputs = trace_inputs(bundle)
     ends = set(output_layers(module, _trace(module, bundle)))
     names = {name for name, layer in module.named_modules() if isinstance(layer, LAYERS) and layer not in ends}
+    protected = set(config.protect.split(",")) if config.protect else set()
+    if unknown := sorted(protected - names):
+        raise TrialError("There are no such layers to protect.", value=", ".join(unknown))
+    names -= protected
     try:
         history = _history(module, names, inputs, config, bundle)
     except _BREAKS as error:
@@ -162,6 +178,7 @@ def _history(
 
     copy = deepcopy(module)
     before = shapes_of(copy, inputs)
+    compared = config.scope == "global"
     alone = [layer for name, layer in copy.named_modules() if isinstance(layer, LAYERS) and name not in names]
     ends = output_layers(copy, _trace_graph(copy, inputs))
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
@@ -174,16 +191,21 @@ def _history(
             else torch_pruning.importance.GroupMagnitudeImportance(p=2)
         ),
         pruning_ratio=config.ratio,
-        pruning_ratio_dict=_ratios(copy, inputs, ends, config),
+        pruning_ratio_dict={} if compared else _ratios(copy, inputs, ends, config),
+        global_pruning=compared,
+        max_pruning_ratio=_MOST if compared else 1.0,
+        round_to=config.round_to if compared else None,
+        iterative_steps=config.steps,
         ignored_layers=alone,
         in_channel_groups={},
         out_channel_groups={},
         num_heads={layer: layer.num_heads for layer in copy.modules() if isinstance(layer, nn.MultiheadAttention)},
         root_module_types=list(LAYERS),
     )
-    if config.importance == "taylor":
-        _gather_gradients(copy, bundle)
-    pruner.step()
+    for _ in range(config.steps):
+        if config.importance == "taylor":
+            _gather_gradients(copy, bundle)
+        pruner.step()
     check_shapes(copy, inputs, before)
     return [
         [name, bool(output), [int(index) for index in indices]] for name, output, indices in pruner.pruning_history()
@@ -306,6 +328,7 @@ def _gather_gradients(module: nn.Module, bundle: Bundle) -> None:
     if part.targets is None:
         raise TrialError("Taylor importance needs labelled training data.", fix="Use importance: magnitude.")
     targets = torch.from_numpy(part.targets)
+    module.zero_grad()
     result = module(*tensors(part.inputs))
     first = outputs_of(result)[0]
     if bundle.manifest.task == "classification":
