@@ -113,6 +113,21 @@ def test_harder_inputs_do_not_read_as_damage_and_damage_does(normal: World) -> N
     assert found.agreement < found.expected - 0.03
 
 
+def test_where_the_two_never_disagreed_the_parents_margins_tell_how_sure_it_is() -> None:
+    reference = World(11, 250, easy=3.0, damage=0.0)
+    agreement = Agreement.fit(reference.output, reference.parent, classifies=True)
+    assert agreement.disagreed.sum() == 0
+    harder = World(12, 60, easy=0.2, damage=0.5)
+    found = agreement.judge(harder.output, harder.parent, **LIMITS)
+    assert (found.state, found.parent) == ("falling", "falling")
+    damaged = World(13, 60, easy=3.0, damage=4.0)
+    found = agreement.judge(damaged.output, damaged.parent, **LIMITS)
+    assert (found.state, found.parent) == ("falling", "ok")
+    quiet = [World(7_000 + seed, 60, easy=3.0, damage=0.0) for seed in range(300)]
+    verdicts = [agreement.judge(one.output, one.parent, **LIMITS).parent for one in quiet]
+    assert verdicts.count("falling") <= 3, "a hundredth of windows of few pairs"
+
+
 def test_a_small_lack_of_agreement_is_left_to_the_floor(normal: World) -> None:
     agreement = Agreement.fit(normal.output, normal.parent, classifies=True)
     window = World(7, 5_000, damage=0.1)

@@ -6,6 +6,8 @@ margins of the parent*, and only a lack that remains speaks of compression. It n
 
 Where the parent itself is much less sure than it was, it is no measure of right: both may fail, each in its own way.
 The agreement to expect tells that, too: it falls with the parent's margins, whatever the compressed model answers.
+Only where the two hardly ever disagreed on the reference, at whatever margin, nothing can fall, and the margins
+themselves are compared.
 """
 
 from __future__ import annotations
@@ -27,6 +29,13 @@ _EDGES = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9
 """Of the parent's margin, the lead of its first class over its second in probability; agreement changes most near 0."""
 
 _LEAST_IN_BIN = 20
+
+_LEAST_DISAGREED = 10
+"""Pairs of the reference that must disagree, so that the agreement to expect tells how sure the parent is."""
+
+_LESS_SURE = 0.1
+"""Of the parent's mean margin: some three times what the mean of fifty pairs scatters by on the shipped examples."""
+
 _REGRESSION_BINS = 10
 _REGRESSION_AGREES = 0.95
 
@@ -113,13 +122,21 @@ class Agreement:
             return AgreementDrift(samples, agreement, expected, p_value, "unknown", "unknown")
         falls = p_value <= level and agreement <= expected - max_drop
         state: Falling = "falling" if falls else "ok"
-        return AgreementDrift(samples, agreement, expected, p_value, state, self._parent(expected, max_drop))
+        return AgreementDrift(samples, agreement, expected, p_value, state, self._parent(expected, counts, max_drop))
 
-    def _parent(self, expected: float, max_drop: float) -> Falling:
+    def _parent(self, expected: float, counts: np.ndarray, max_drop: float) -> Falling:
         if self.tolerance is not None:
             return "unknown"  # the size of a number says nothing about how sure it is
-        usual = self.agreed.sum() / (self.agreed.sum() + self.disagreed.sum())
+        pairs = self.agreed + self.disagreed
+        if self.disagreed.sum() < _LEAST_DISAGREED:
+            return "falling" if self._margin(counts) <= self._margin(pairs) - _LESS_SURE else "ok"
+        usual = self.agreed.sum() / pairs.sum()
         return "falling" if expected <= usual - max_drop else "ok"
+
+    def _margin(self, counts: np.ndarray) -> float:
+        """The parent's mean margin where so many pairs fall into each bin, by the bins' middles."""
+        ends = np.concatenate([[0.0], self.edges, [1.0]])
+        return float(np.average((ends[:-1] + ends[1:]) / 2, weights=counts))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays, for a file."""
