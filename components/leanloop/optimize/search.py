@@ -6,8 +6,7 @@ What a trial is, and how it goes through its rungs, is told in `trial`.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -30,17 +29,7 @@ from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.sampler import MARGIN, STATUS, first_shape
 from leanloop.optimize.space import PROBE, Space, make_space
-from leanloop.optimize.study import (
-    WORKER,
-    Clock,
-    ask,
-    is_unsigned,
-    left_behind,
-    mine,
-    open_study,
-    release_dead,
-    store_url,
-)
+from leanloop.optimize.study import Clock, ask, left_behind, mine, open_study, release_dead, store_url
 from leanloop.optimize.warm_start import recall, remember
 
 ROWS, SHORT = "rows", "short"
@@ -132,7 +121,7 @@ class Search:
         with Child() as child:
             while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
                 dead = self._pulse.dead(self._settings.optimize.workers)
-                if released := release_dead(self._study, partial(_left, dead=dead)):
+                if released := release_dead(self._study, dead.__contains__):
                     emit("trials_released", trials=released)
                 trial = ask(self._study, self._space, self._worker)
                 if trial is None:
@@ -240,11 +229,6 @@ class Search:
             if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
                 floors.append(metric.limit(short, _SHORT_NOISE))
         return max(floors) if metric.higher_is_better else min(floors)
-
-
-def _left(trial: FrozenTrial, dead: Collection[int]) -> bool:
-    owner = trial.user_attrs.get(WORKER)
-    return is_unsigned(trial) if owner is None else owner in dead
 
 
 def made_alike(recipe: Recipe, best: TrialRow) -> bool:

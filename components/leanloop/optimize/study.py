@@ -92,38 +92,39 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
     raise TrialError("The search goes round in circles: it asks for what is known.", value=point_of(trial))
 
 
-def release_dead(study: optuna.Study, is_dead: Callable[[FrozenTrial], bool]) -> list[int]:
-    """Fail the running trials whose worker is dead, and put their points back into the queue.
+def release_dead(study: optuna.Study, is_dead: Callable[[int], bool]) -> list[int]:
+    """Fail the running trials of dead workers, and those that nobody signed, and put their points back into the queue.
+
+    Args:
+        study: Shared.
+        is_dead: Whether the worker of this number is dead, or it is an earlier process of it that is meant.
 
     Returns:
-        Their numbers.
+        Numbers of the trials.
     """
-    dead = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if is_dead(trial)]
-    for trial in dead:
+    released = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        owner = trial.user_attrs.get(WORKER)
+        if not (_is_unsigned(trial) if owner is None else is_dead(owner)):
+            continue
         # Of two workers that see it at once, both may queue the point: the second draw of it is given up in `ask`.
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         if point := point_of(trial):
             study.enqueue_trial(as_params(point))
-    return [trial.number for trial in dead]
+        released.append(trial.number)
+    return released
 
 
-def left_behind(worker: int, workers: int) -> Callable[[FrozenTrial], bool]:
-    """Whether a trial that runs was left by an earlier process of a worker that starts now.
+def left_behind(worker: int, workers: int) -> Callable[[int], bool]:
+    """Whose trials a worker that starts now takes for left: its own earlier processes'.
 
     Worker 0 also takes those of workers that are no longer part of the run.
     """
-
-    def is_dead(trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get(WORKER)
-        return is_unsigned(trial) if owner is None else owner == worker or (worker == 0 and owner >= workers)
-
-    return is_dead
+    return lambda owner: owner == worker or (worker == 0 and owner >= workers)
 
 
-def is_unsigned(trial: FrozenTrial) -> bool:
-    """Whether a running trial has had no worker for long: the one that asked for it died before it could sign."""
-    if trial.user_attrs.get(WORKER) is not None:
-        return False
+def _is_unsigned(trial: FrozenTrial) -> bool:
+    # Another worker asked for it and has not signed it yet; or died before it could.
     return trial.datetime_start is None or datetime.now() - trial.datetime_start > _SIGNED_WITHIN
 
 
