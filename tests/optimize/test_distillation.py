@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanloop.bundle import Bundle, pack
+from leanloop.core.contracts import SplitSummary
 from leanloop.core.errors import TrialError
 from leanloop.core.store import Store
 from leanloop.optimize import Workshop
@@ -107,6 +108,15 @@ def test_short_training_is_much_cheaper(bundle: Bundle) -> None:
     assert double is not None
     assert distillation.work(double, bundle) == 2 * distillation.work(full, bundle)
     assert distillation.scale(full, 0.9 / full.epochs) is None
+
+
+def test_more_time_is_spent_on_longer_training_at_a_higher_peak(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bundle.manifest.splits, "train", SplitSummary(samples=54_000, labelled=True))
+    found = [distillation.choices(bundle, minutes)[0] for minutes in (1.0, 7.0, 16.0, 60.0)]
+    assert [config.epochs for config in found] == [2, 4, 8, 16]
+    assert [config.learning_rate for config in found] == [0.05, 0.05, 0.07, 0.1]
 
 
 def test_small_data_gets_more_epochs(bundle: Bundle) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import nn
 
 from leanloop.bundle import Bundle, pack, tensors
 from leanloop.core.errors import TrialError
-from leanloop.core.settings import load_settings
+from leanloop.core.settings import Settings, load_settings
 from leanloop.core.store import Store
 from leanloop.optimize import TECHNIQUES, GraphTechnique, Recipe, TorchTechnique, Workshop
 from leanloop.optimize.apply import make_files, make_prefix
@@ -22,8 +24,16 @@ from leanloop.optimize.techniques import Config, channel_pruning
 from leanloop.runtime import answers_of, original_outputs
 from tests.optimize import kinds
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
-KINDS = ("perceptron", "linear", "depthwise", "grouped", "branches", "shared", "vision_transformer", "recurrent")
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+OTHERS = DIGITS.parent / "kinds"
+
+FORMS = ("perceptron", "grouped", "branches", "shared")
+"""Of ``kinds.py`` beside this file, with fresh weights."""
+
+EXAMPLES = ("depthwise", "vision_transformer", "recurrent", "linear", "wide")
+"""The shipped examples of other kinds, trained."""
+
+KINDS = FORMS + EXAMPLES
 
 RESHAPING = [
     name for name in TECHNIQUES if isinstance(TECHNIQUES[name], TorchTechnique) and not TECHNIQUES[name].trains
@@ -45,25 +55,36 @@ LEAST_COSINE = {("vision_transformer", "ort_static_int8"): 0.9}
 
 @pytest.fixture(scope="module")
 def workshops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workshop]:
-    """One of each kind, with fresh weights."""
-    found = {}
+    """One of each kind."""
+    found, trained = {}, tmp_path_factory.mktemp("trained")
+    subprocess.run([sys.executable, OTHERS / "train.py", *EXAMPLES, "--out", trained], check=True)
     for kind in KINDS:
         folder = tmp_path_factory.mktemp(kind)
-        torch.manual_seed(0)
-        module = getattr(importlib.import_module(kinds.__name__), kind)()
-        safetensors.torch.save_file(module.state_dict(), folder / "weights.safetensors")
-        settings = load_settings(
-            EXAMPLE / "params.yaml",
-            {
-                "model.file": str(folder / "weights.safetensors"),
-                "model.factory": f"kinds:{kind}",
-                "model.code": [str(Path(kinds.__file__)), str(EXAMPLE / "data.py")],
-                "metric": "agreement",
-            },
-        )
-        pack(settings, EXAMPLE, folder / "bundle")
+        project = OTHERS if kind in EXAMPLES else DIGITS
+        settings = _settings(kind, trained) if kind in EXAMPLES else _fresh(kind, folder)
+        pack(settings, project, folder / "bundle")
         found[kind] = Workshop(Bundle(folder / "bundle"), Store(str(folder / "store")), threads=1)
     return found
+
+
+def _settings(example: str, trained: Path) -> Settings:
+    weights = str(trained / f"{example}.safetensors")
+    return load_settings(OTHERS / f"{example}.yaml", {"model.file": weights, "metric": "agreement"})
+
+
+def _fresh(form: str, folder: Path) -> Settings:
+    torch.manual_seed(0)
+    module = getattr(importlib.import_module(kinds.__name__), form)()
+    safetensors.torch.save_file(module.state_dict(), folder / "weights.safetensors")
+    return load_settings(
+        DIGITS / "params.yaml",
+        {
+            "model.file": str(folder / "weights.safetensors"),
+            "model.factory": f"kinds:{form}",
+            "model.code": [str(Path(kinds.__file__)), str(DIGITS / "data.py")],
+            "metric": "agreement",
+        },
+    )
 
 
 @pytest.mark.parametrize("name", RESHAPING)

@@ -1,7 +1,7 @@
 """Metrics: what "as right as before" means.
 
-A metric turns a model's outputs on a split into one number. ``agreement`` needs no labels: it compares with the
-original model's own outputs.
+A metric turns a model's outputs on a split into one number. ``agreement`` and ``cosine`` need no labels: they compare
+with the original model's own outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Metric:
     Attributes:
         name: As in the settings.
         higher_is_better: Direction.
-        needs_labels: False for ``agreement``, whose targets are the original's outputs.
+        needs_labels: False for ``agreement`` and ``cosine``, whose targets are the original's outputs.
         score: ``(first output [samples, ...], targets [samples, ...]) -> value``.
     """
 
@@ -89,11 +89,19 @@ def _value_agreement(outputs: np.ndarray, reference: np.ndarray) -> float:
     return float(1.0 - error / max(spread, np.finfo(np.float64).tiny))
 
 
+def _cosine(outputs: np.ndarray, reference: np.ndarray) -> float:
+    """Of each sample's output with the reference's, all its axes as one vector; the mean over samples."""
+    mine, its = (values.reshape(len(values), -1).astype(np.float64) for values in (outputs, reference))
+    lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(its, axis=1)
+    return float(np.mean((mine * its).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)))
+
+
 def make_metric(name: str, task: str, owner: Callable[[Arrays, np.ndarray], float] | Score | None = None) -> Metric:
     """The metric of the settings.
 
     Args:
-        name: ``accuracy``, ``f1`` (macro), ``rmse``, ``agreement``, or the owner's ``module:function``.
+        name: ``accuracy``, ``f1`` (macro), ``rmse``, ``agreement``, ``cosine`` (of embeddings, whose direction is what
+            counts), or the owner's ``module:function``.
         task: ``classification`` or ``regression``; decides what ``agreement`` compares.
         owner: The owner's function ``(first output, targets) -> float``, higher is better.
     """
@@ -105,6 +113,8 @@ def make_metric(name: str, task: str, owner: Callable[[Arrays, np.ndarray], floa
         return Metric(name, False, True, _rmse)
     if name == "agreement":
         return Metric(name, True, False, _class_agreement if task == "classification" else _value_agreement)
+    if name == "cosine":
+        return Metric(name, True, False, _cosine)
     if owner is None:
         raise DataError("There is no metric of this name.", value=name)
     return Metric(name, True, True, owner)  # type: ignore[arg-type]

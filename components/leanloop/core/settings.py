@@ -243,16 +243,16 @@ class Settings(_Section):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str) -> str:
-        if metric in {"accuracy", "f1", "rmse", "agreement"} or ":" in metric:
+        if metric in {"accuracy", "f1", "rmse", "agreement", "cosine"} or ":" in metric:
             return metric
-        raise ValueError("use accuracy, f1, rmse, agreement, or module:function")
+        raise ValueError("use accuracy, f1, rmse, agreement, cosine, or module:function")
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.metric in {"accuracy", "f1"} and self.model.task != "classification":
             raise ValueError(f"metric: {self.metric} needs task: classification")
-        if self.metric == "rmse" and self.model.task != "regression":
-            raise ValueError("metric: rmse needs task: regression")
+        if self.metric in {"rmse", "cosine"} and self.model.task != "regression":
+            raise ValueError(f"metric: {self.metric} needs task: regression")
         if self.goal.batch_size > self.serving.max_batch_size:
             raise ValueError("goal.batch_size: is above serving.max_batch_size")
         return self

@@ -57,9 +57,9 @@ def optimize(
         validation: Labelled samples that candidates are judged on.
         test: The winner is scored on these once, at the end; without it half of validation is set aside for that.
         calibration: Samples that quantisation looks at; without it 512 of train (or of validation).
-        metric: ``accuracy``, ``f1``, ``rmse``, ``agreement``, or a function ``(first output, targets) -> float`` of
-            arrays, higher is better. Without it ``accuracy`` for whole-number labels, ``rmse`` for other targets, and
-            ``agreement`` with the original where there are none.
+        metric: ``accuracy``, ``f1``, ``rmse``, ``agreement``, ``cosine``, or a function ``(first output, targets) ->
+            float`` of arrays, higher is better. Without it ``accuracy`` for whole-number labels, ``rmse`` for other
+            targets, and ``agreement`` with the original where there are none.
         max_accuracy_drop: How much of the original's metric may be lost, relative: 0.01 keeps 99 %.
         minimise: ``latency_p50``, ``latency_p99``, ``size`` or ``cost``.
         batch_size: That latency is measured and minimised at.

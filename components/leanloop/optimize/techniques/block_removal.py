@@ -7,7 +7,7 @@ less can save more time than the same multiply-adds taken out of the channels.
 What counts as a block: a direct member of an ``nn.Sequential`` or ``nn.ModuleList`` with at least two layers that have
 weights, called once, with one tensor in and one tensor of the same shape out. It is replaced by the identity. Blocks
 are ranked by how far the outputs move without them, ``mean((f_without(x) - f(x))^2)`` on calibration samples; the
-second is ranked with the first gone, and so on.
+second is ranked with the first gone, and so on. Batch norms are seen anew afterwards.
 
 Source: Veit et al., "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", NeurIPS 2016; Wang et
 al., "SkipNet", ECCV 2018.
@@ -27,6 +27,7 @@ from leanloop.core.errors import TrialError
 from leanloop.optimize.techniques import channel_pruning
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
 from leanloop.optimize.techniques.observe import observe
+from leanloop.optimize.techniques.recalibration import recalibrate
 from leanloop.optimize.techniques.training import outputs_of
 
 _RANKED_SAMPLES = 256
@@ -42,6 +43,7 @@ class BlockRemovalConfig(Config):
     """
 
     technique: ClassVar[str] = "block_removal"
+    version: int = 2
     blocks: str = ""
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ def remove(module: nn.Module, config: BlockRemovalConfig, workshop: Workshop) ->
             "A block cannot be left out.", value=", ".join(unknown), fix=f"Those that can: {', '.join(able) or 'none'}."
         )
     remove_again(module, blocks, workshop.bundle)
+    recalibrate(module, workshop.bundle)
     return blocks
 
 

@@ -7,7 +7,8 @@ channel's weights over its group, or, by Taylor expansion, how much the loss wou
 ``|sum(w * dL/dw)|``.
 
 Shapes: keeping a share ``k`` of all channels keeps about ``k^2`` of the weights and of the multiply-adds. How much time
-that saves is another matter (kernels like multiples of 8 and 16), so the search measures it.
+that saves is another matter (kernels like multiples of 8 and 16), so the search measures it. Batch norms are seen anew
+afterwards (`leanloop.optimize.techniques.recalibration`), and before each further round.
 
 Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023; Molchanov et al., "Importance Estimation for
 Neural Network Pruning", CVPR 2019.
@@ -30,6 +31,7 @@ from leanloop.core.events import emit
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
 from leanloop.optimize.techniques.masks import LAYERS, layers_of
 from leanloop.optimize.techniques.observe import observe
+from leanloop.optimize.techniques.recalibration import recalibrate
 from leanloop.optimize.techniques.training import outputs_of
 
 _TRACE_SAMPLES = 2
@@ -57,6 +59,7 @@ class ChannelPruningConfig(Config):
     """
 
     technique: ClassVar[str] = "channel_pruning"
+    version: int = 2
     ratio: float = 0.5
     round_to: int = 8
     importance: str = "magnitude"
@@ -167,6 +170,7 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
     if not history:
         raise TrialError("No channel can be removed.", value=f"ratio {config.ratio}, multiples of {config.round_to}")
     replay(module, history, bundle)
+    recalibrate(module, bundle)
     return history
 
 
@@ -202,7 +206,9 @@ def _history(
         num_heads={layer: layer.num_heads for layer in copy.modules() if isinstance(layer, nn.MultiheadAttention)},
         root_module_types=list(LAYERS),
     )
-    for _ in range(config.steps):
+    for round_ in range(config.steps):
+        if round_:
+            recalibrate(copy, bundle)
         if config.importance == "taylor":
             _gather_gradients(copy, bundle)
         pruner.step()

@@ -35,6 +35,14 @@ _BATCH = 128
 _LEAST_STEPS = 600
 _SHORT_STEPS = 40
 
+_MOST_EPOCHS = 16
+
+_RATE, _USUAL_STEPS, _HIGHEST_RATE = 0.05, 1_700, 3.0
+"""The peak of a usual schedule; one that is four times as long has twice that peak, and none more than three times.
+
+A residual CNN with a quarter of the channels and fresh weights on Fashion-MNIST (54,000 samples), validation accuracy:
+after 8 epochs 92.0 to 92.3 % with 0.05 and 91.9 % with 0.15; after 32 epochs 92.6 % and 93.2 %."""
+
 _ALPHA = 0.3
 """Of what is tried. Few epochs learn more from the teacher: a residual CNN with 3/8 of its channels, after 3 epochs on
 Fashion-MNIST, is 0.4 points (of 93) more right than with the usual 0.7, over two seeds."""
@@ -90,12 +98,14 @@ def why_not(bundle: Bundle) -> str | None:
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[DistillationConfig]:
     """As many epochs as the budget bears, and more on small data, so that the schedule has enough steps."""
     steps_per_epoch = max(1, bundle.manifest.splits["train"].samples // _BATCH)
-    epochs = max(min(max(round(budget_minutes / 2), 2), 8), math.ceil(_LEAST_STEPS / steps_per_epoch))
+    epochs = max(min(max(round(budget_minutes / 2), 2), _MOST_EPOCHS), math.ceil(_LEAST_STEPS / steps_per_epoch))
     if bundle.manifest.task == "regression" or normalises_layers(bundle.module()):
         return [
             DistillationConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, alpha=_ALPHA)
         ]
-    return [DistillationConfig(epochs=epochs, alpha=_ALPHA)]
+    longer = math.sqrt(epochs * steps_per_epoch / _USUAL_STEPS)
+    rate = _RATE * min(max(longer, 1.0), _HIGHEST_RATE)
+    return [DistillationConfig(epochs=epochs, alpha=_ALPHA, learning_rate=round(rate, 3))]
 
 
 def shorten(config: DistillationConfig, bundle: Bundle) -> DistillationConfig:

@@ -6,8 +6,8 @@ correction takes out the mean error that rounding the weights adds to each layer
 there, so that errors do not add up from layer to layer. On residual networks of a few layers the fast one loses 0.3 to
 1 point of accuracy that the accurate one keeps, for seconds of work more; on hundreds of layers it takes minutes.
 
-On CPUs with AMX the ``CPU_SPR`` scheme is used, which leaves out one quantiser before a residual sum. The overflow
-fix (7-bit ranges) is for CPUs without VNNI only.
+Recurrent layers stay in float; ONNX Runtime's dynamic INT8 takes them. On CPUs with AMX the ``CPU_SPR`` scheme is used,
+which leaves out one quantiser before a residual sum. The overflow fix (7-bit ranges) is for CPUs without VNNI only.
 
 Source: NNCF, "Post-Training Quantization" documentation; Nagel et al., "Data-Free Quantization", ICCV 2019 (bias
 correction).
@@ -29,6 +29,10 @@ from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique
 
 _BATCH = 10
 _DRAFT_SAMPLES = 20
+
+_RECURRENT = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
+"""Left in float. NNCF 3.4 would quantise what goes into them, and OpenVINO 2026.4 answers wrongly then: a trained LSTM
+of 24 units gives vectors at cosine 0.58 to those of before, 0.9998 when it stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def scheme(config: NncfInt8Config, batches: int) -> dict[str, Any]:
         "target_device": nncf.TargetDevice.CPU_SPR if "amx_int8" in instruction_sets() else nncf.TargetDevice.CPU,
         "subset_size": batches,
         "fast_bias_correction": config.bias_correction == "fast",
+        "ignored_scope": nncf.IgnoredScope(types=list(_RECURRENT), validate=False),
     }
 
 
