@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo demo-optimize demo-loop bench bench-loop clean
+.PHONY: help setup check test demo demo-optimize demo-loop bench bench-loop bench-techniques bench-peers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -31,6 +31,12 @@ demo-loop: setup ## change the world under the model that demo-optimize served; 
 
 bench-loop: setup ## the figures of the closed loop, each with its bar; up to two hours
 	$(VENV)/python benchmarks/bench_loop.py
+
+bench-techniques: setup ## what each technique makes of the example, and all together, each with its bar; up to 90 minutes
+	$(VENV)/python benchmarks/techniques.py
+
+bench-peers: setup ## our winners beside Olive, NNCF, ONNX Runtime and torch.compile; up to 90 minutes
+	$(VENV)/python benchmarks/peers.py
 
 bench: setup ## the figures we promise, each with its bar; up to 90 minutes
 	$(VENV)/python benchmarks/bench.py

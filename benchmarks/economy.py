@@ -1,0 +1,193 @@
+"""What latency-first staging saves: fine-tuning minutes until an equally good candidate, beside a plain search.
+
+Both search the very same space of an example. Ours times untrained shapes first, trains briefly, then whole. The plain
+one is what Optuna does by itself: its TPE sampler draws shape, strength, effort and files, each draw is trained in full
+and measured, and accuracy is a constraint. What is trained once is kept for both. Counted is the training, short ones
+included, until the first candidate that holds the accuracy and is within `EQUAL` of our search's best, timed in turns
+with it. A plain search that has spent `GIVEN_UP` times as much ends there: its figure is then a lower bound.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from figures import Figure
+from optuna.trial import TrialState
+
+from leanloop.bundle import Bundle
+from leanloop.core.contracts import Candidate, TrialRow
+from leanloop.core.files import read_json
+from leanloop.core.hardware import usable_cores
+from leanloop.core.settings import Settings, load_settings
+from leanloop.core.store import Store
+from leanloop.core.workspace import with_absolute_paths
+from leanloop.optimize import Recipe, holds, search_worker
+from leanloop.optimize.candidate import finish_one
+from leanloop.optimize.objective import objective
+from leanloop.optimize.plan import Job
+from leanloop.optimize.recipe import prefix_id
+from leanloop.optimize.space import EFFORTS, Space, make_space
+from leanloop.optimize.study import store_url
+from leanloop.optimize.techniques import Config, Workshop
+from leanloop.optimize.trial import beside
+from leanloop.steps import analyze as analyze_step
+from leanloop.steps import bundle as bundle_step
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = {"digits": "examples/digits/params.yaml", "MLP": "examples/fashion_mnist/params-mlp.yaml"}
+SEEDS = (0, 1, 2)
+EQUAL = 1.05
+GIVEN_UP = 12.0
+_OURS = "ours"
+
+
+def measure(folder: Path, example: str, seed: int) -> dict[str, Any]:
+    """Fine-tuning seconds of both searches, and how many candidates they trained in full.
+
+    Args:
+        folder: For workspaces and results.
+        example: Of `EXAMPLES`.
+        seed: Of both.
+    """
+    params = ROOT / EXAMPLES[example]
+    settings = with_absolute_paths(
+        load_settings(params, {"workspace": str(folder / "ours"), "optimize.workers": 1, "optimize.seed": seed}),
+        params.parent,
+    )
+    bundle_step.run(settings, project=params.parent, bundle=folder / "bundle")
+    analyze_step.run(settings, bundle=folder / "bundle", analysis=folder / "analysis")
+    bundle = Bundle(folder / "bundle")
+    space = make_space(bundle, settings)
+    rows = staged(bundle, settings, folder)
+    best = min((row for row in rows if holds(row)), key=lambda row: objective(row, settings.goal), default=None)
+    if best is None:
+        raise SystemExit(f"{example}, seed {seed}: the search found nothing that holds the accuracy")
+    ours, trained = spent_until(rows, best, bundle, settings)
+    plain = plain_search(bundle, space, settings, folder, best, seed, most_seconds=GIVEN_UP * ours)
+    return {"ours_seconds": ours, "ours_trained": trained, "best": best.model_dump(mode="json"), **plain}
+
+
+def staged(bundle: Bundle, settings: Settings, folder: Path) -> Sequence[TrialRow]:
+    """The search log of our own."""
+    from leanloop.core.contracts import Analysis
+
+    analysis = Analysis.load(folder / "analysis")
+    return search_worker(bundle, analysis, settings, folder / "candidates", 0).trials
+
+
+def spent_until(rows: Sequence[TrialRow], best: TrialRow, bundle: Bundle, settings: Settings) -> tuple[float, int]:
+    """Seconds of all trainings up to the first candidate as good as the best one, and how many were whole ones."""
+    store, paid, seconds, whole = Store(store_url(settings)), set[str](), 0.0, 0
+    for row in rows:
+        recipe = Recipe.from_record(row.recipe)
+        for configs in (recipe.shortened(bundle).torch, recipe.torch):
+            identity = prefix_id(configs, bundle.manifest.digest)
+            cost = training_seconds(store, configs, bundle)
+            if identity not in paid and cost:
+                paid.add(identity)
+                seconds += cost
+                whole += configs == recipe.torch
+        if holds(row) and objective(row, settings.goal) <= EQUAL * objective(best, settings.goal):
+            return seconds, whole
+    raise AssertionError("the best is among the rows")
+
+
+def training_seconds(store: Store, configs: Sequence[Config], bundle: Bundle) -> float:
+    """What a training cost when it was made; 0 where it was not."""
+    with tempfile.TemporaryDirectory(prefix="leanloop-economy-") as scratch:
+        folder = Path(scratch) / "prefix"
+        if not configs or not store.get_folder(f"prefixes/{prefix_id(configs, bundle.manifest.digest)}", folder):
+            return 0.0
+        return float(read_json(folder / "cost.json")["training_seconds"])
+
+
+def plain_search(
+    bundle: Bundle, space: Space, settings: Settings, folder: Path, best: TrialRow, seed: int, most_seconds: float
+) -> dict[str, Any]:
+    """Optuna alone, until it has an equally good candidate."""
+    job = Job(
+        bundle=str(bundle.folder),
+        store=str(folder / "plain"),
+        goal=settings.goal,
+        threads=usable_cores(),
+        trial=-1,
+        folder=str(folder / "plain-process"),
+    )
+    workshop = job.workshop()
+    goal_ms = _bring(best, Store(store_url(settings)), workshop)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    seconds, paid, deadline = 0.0, set[str](), time.monotonic() + 20 * most_seconds + 600
+    while seconds < most_seconds and time.monotonic() < deadline:
+        trial = study.ask()
+        recipe = drawn(trial, space)
+        row = finish_one(recipe, job, workshop)
+        identity = prefix_id(recipe.torch, bundle.manifest.digest)
+        if identity not in paid:
+            paid.add(identity)
+            seconds += training_seconds(workshop.store, recipe.torch, bundle)
+        if row.state != "complete":
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        if holds(row):
+            latency = _in_turns(row, job, workshop)
+            if latency <= EQUAL * goal_ms:
+                return {"plain_seconds": seconds, "plain_trained": len(paid), "plain_found": True}
+        trial.set_constraint("accuracy", 0.0 if holds(row) else 1.0)
+        study.tell(trial, objective(row, settings.goal))
+    return {"plain_seconds": seconds, "plain_trained": len(paid), "plain_found": False}
+
+
+def drawn(trial: optuna.Trial, space: Space) -> Recipe:
+    """A point of the space, as a plain sampler draws it."""
+    shape = trial.suggest_categorical("shape", list(space.shapes))
+    strength = trial.suggest_int(f"strength of {shape}", 0, len(space.shapes[shape]))
+    effort = trial.suggest_categorical("effort", list(EFFORTS))
+    files = list(_files(space))
+    finish, place = files[trial.suggest_categorical("files", list(range(len(files))))]
+    return space.recipes(space.torch(shape, strength, effort), space.finishes[finish])[place]
+
+
+def _files(space: Space) -> Iterator[tuple[int, int]]:
+    for number, finish in enumerate(space.finishes):
+        for place in range(len(finish.configs)):
+            yield number, place
+
+
+def _bring(best: TrialRow, source: Store, workshop: Workshop) -> float:
+    """Our best candidate's files into the plain search's store, under a name that it never asks for."""
+    with tempfile.TemporaryDirectory(prefix="leanloop-economy-") as scratch:
+        folder = Path(scratch) / "candidate"
+        source.get_folder(f"candidates/{best.candidate_id}", folder)
+        workshop.store.put_folder(f"candidates/{_OURS}", folder)
+        return Candidate.load(folder).latency_ms
+
+
+def _in_turns(row: TrialRow, job: Job, workshop: Workshop) -> float:
+    with tempfile.TemporaryDirectory(prefix="leanloop-economy-") as scratch:
+        folder = Path(scratch) / "candidate"
+        workshop.store.get_folder(f"candidates/{row.candidate_id}", folder)
+        return beside(_OURS, Candidate.load(folder).model, folder, job, workshop)
+
+
+def judge(example: str, found: Sequence[dict[str, Any]]) -> list[Figure]:
+    """An example's figures over its seeds."""
+    shares = [100 * one["ours_seconds"] / one["plain_seconds"] for one in found]
+    ours, plain = (statistics.median(one[key] for one in found) for key in ("ours_seconds", "plain_seconds"))
+    ended = sum(not one["plain_found"] for one in found)
+    return [
+        Figure(
+            f"{example}: fine-tuning of our search, of a plain one's (median)",
+            statistics.median(shares),
+            "%",
+            at_most=100 / 3,
+        ),
+        Figure("  ours", ours, "s"),
+        Figure("  the plain search's", plain, "s"),
+        Figure("  seeds where the plain one was given up", ended, f"of {len(found)}"),
+    ]

@@ -1,0 +1,91 @@
+"""The others: what each peer needs, and how it is asked for its model of an original."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from contest import Entrant
+
+from leanloop.bundle import Bundle
+from leanloop.convert import baselines
+from leanloop.core.contracts import ModelFiles
+from leanloop.core.files import digest_json
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = ROOT / ".tools/peers"
+SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of the others.
+
+    Attributes:
+        script: In ``benchmarks/peer``, with its arguments after the work folder.
+        requirements: Of its environment.
+        runtime: That runs its result.
+        folder: Of its result, in the work folder.
+    """
+
+    script: tuple[str, ...]
+    requirements: tuple[str, ...]
+    runtime: Literal["onnxruntime", "openvino"]
+    folder: str
+
+
+ORT = ("onnxruntime==1.31.1", "onnx==1.23.2", "sympy")
+NNCF = ("nncf==3.4.0", "openvino==2026.4.1")
+OLIVE = ("olive-ai==0.13.0", "onnxruntime==1.31.1", "torch==2.13.0")
+
+
+def make(peer: Peer, bundle: Bundle, work: Path) -> dict[str, Any]:
+    """What a peer made of the original, as an `Entrant`; the bench ends where it made nothing."""
+    material(bundle, work)
+    shutil.rmtree(work / peer.folder, ignore_errors=True)
+    script, *arguments = peer.script
+    command = [str(environment(peer.requirements)), str(ROOT / "benchmarks/peer" / script), str(work), *arguments]
+    with (work / f"{peer.folder}.log").open("w") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=SECONDS, cwd=work)
+    main_file = "model.xml" if peer.runtime == "openvino" else "model.onnx"
+    if done.returncode or not (work / peer.folder / main_file).exists():
+        sys.exit(f"{' '.join(peer.script)} ended with {done.returncode} and no model; see {log.name}")
+    files = (main_file, "model.bin") if peer.runtime == "openvino" else (main_file,)
+    model = ModelFiles(
+        runtime=peer.runtime,
+        precision="int8",
+        main=main_file,
+        files=files,
+        size_bytes=sum((work / peer.folder / file).stat().st_size for file in files),
+    )
+    return {"result": Entrant(model, work / peer.folder).document()}
+
+
+def material(bundle: Bundle, work: Path) -> None:
+    """The original's ONNX file, calibration samples, and validation samples with their labels."""
+    if (work / "validation.npz").exists():
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    baselines(bundle, work / "originals", ("onnxruntime",), threads=1)
+    shutil.copy(work / "originals/original-onnxruntime-fp32/model.onnx", work / "model.onnx")
+    np.savez(work / "calibration.npz", allow_pickle=False, **bundle.split("calibration").inputs)
+    validation = bundle.split("validation")
+    labels = {} if validation.targets is None else {"target": validation.targets}
+    np.savez(work / "validation.npz", allow_pickle=False, **validation.inputs, **labels)
+
+
+def environment(requirements: tuple[str, ...]) -> Path:
+    """The Python of an environment that holds some packages; made when it is not there."""
+    folder = ENVIRONMENTS / digest_json([requirements, sys.version])[:12]
+    python = folder / "bin/python"
+    if not (folder / "whole").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *requirements], check=True)
+        (folder / "whole").touch()
+    return python

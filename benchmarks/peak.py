@@ -1,0 +1,42 @@
+"""How much memory a process and all its children hold at most, while something runs."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+SECONDS = 0.25
+
+
+class PeakMemory:
+    """Samples the proportional memory (PSS: a shared page counts once) of this process and its descendants.
+
+    Attributes:
+        bytes: The most that was seen.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="peak memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        own = psutil.Process()
+        while not self._ended.wait(SECONDS):
+            together = 0
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since the list was made
+                    together += process.memory_full_info().pss
+            self.bytes = max(self.bytes, together)

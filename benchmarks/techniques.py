@@ -1,0 +1,169 @@
+"""``make bench-techniques``: what each technique makes of the Fashion-MNIST CNN, and all of them together.
+
+A row of one technique is a ladder of fixed recipes, the one that takes most first: the first that keeps the row's
+accuracy on *validation* is the row's. The rows of a search are whole searches by the product. Then all rows and the
+fp32 originals are measured side by side at batch 1 and at batch 32, and scored on *test*.
+
+    .venv/bin/python benchmarks/techniques.py
+
+Finished stages are kept in ``benchmarks/out``; an interrupted bench goes on where it was. The record goes to
+``benchmarks/results`` when all rows were measured. Exit status 1 tells that a bar was missed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leanloop.bundle import Bundle
+from leanloop.convert import baselines
+from leanloop.core.contracts import Candidate, RecipeRecord
+from leanloop.core.files import digest_json, write_json
+from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
+from leanloop.core.names import code_version
+from leanloop.core.settings import GoalSettings, load_settings
+from leanloop.core.workspace import with_absolute_paths
+from leanloop.optimize import Recipe, recipe_id
+from leanloop.optimize.candidate import finish_one, original_validation
+from leanloop.optimize.plan import Job
+from leanloop.steps import bundle as bundle_step
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench import OUT, ROOT, refuse_beside_a_stack, stage
+from contest import BATCHES, EAGER, Entrant, Record, contest
+from figures import Figure
+from peak import PeakMemory
+from rows import LADDERS, SEARCHES, Bars
+from search import STUDENT, search
+
+RESULTS = ROOT / "benchmarks/results"
+GIB = 1 << 30
+
+
+def main() -> int:
+    refuse_beside_a_stack()
+    folder = results_folder()
+    print(f"Results in {folder.relative_to(ROOT)}", flush=True)
+    made = {name: stage(folder, slug(name), lambda name=name: ladder(folder, name)) for name in LADDERS}
+    made |= {name: stage(folder, slug(name), lambda name=name: searched(folder, name)) for name in SEARCHES}
+    measured = stage(folder, "techniques-side-by-side", lambda: side_by_side(folder, made))
+    lines = judge(made, Record(measured))
+    print(*lines, sep="\n")
+    document = {"figures": [vars(line) for line in lines], "rows": made, "contest": measured}
+    write_json(RESULTS / "techniques.json", {"hardware": fingerprint(), "code_version": code_version(), **document})
+    return 0 if all(line.ok for line in lines) else 1
+
+
+def results_folder() -> Path:
+    """Of the code and the machine; the benches of the optimiser share it."""
+    return OUT / f"optimiser-{digest_json([code_version(), hardware_id()])[:12]}"
+
+
+def slug(name: str) -> str:
+    """A file name."""
+    return "row-" + name.lower().replace(",", "").replace(" ", "-")
+
+
+def searched(folder: Path, name: str) -> dict[str, Any]:
+    """A row of a search."""
+    return search(folder / "searches", folder / slug(name), SEARCHES[name][1])
+
+
+def packed_bundle(folder: Path) -> Bundle:
+    """The example's bundle, made once."""
+    path = folder / "bundle"
+    if not path.exists():
+        settings = load_settings(ROOT / "params.yaml", {**STUDENT, "workspace": str(folder.resolve())})
+        bundle_step.run(with_absolute_paths(settings, ROOT), project=ROOT, bundle=path)
+    return Bundle(path)
+
+
+def ladder(folder: Path, name: str) -> dict[str, Any]:
+    """The first recipe of a row that keeps the row's accuracy on validation; else the last one, for the record."""
+    bundle = packed_bundle(folder)
+    bars, recipes = LADDERS[name]
+    job = Job(
+        bundle=str(bundle.folder),
+        store=str(folder / "store"),
+        goal=GoalSettings(max_accuracy_drop=1 - bars.kept_percent / 100),
+        threads=usable_cores(),
+        trial=-1,
+        folder=str(folder / "process"),
+    )
+    workshop, tried = job.workshop(), []
+    limit = bars.kept_percent / 100 * original_metric(job)
+    with PeakMemory() as memory:
+        for target, techniques in recipes:
+            recipe = Recipe.from_record(RecipeRecord(target=target, techniques=tuple(techniques)))  # type: ignore[arg-type]
+            row = finish_one(recipe, job, workshop)
+            tried.append(row.model_dump(mode="json"))
+            if row.state == "complete" and row.metric is not None and row.metric >= limit:
+                break
+    identity = recipe_id(recipe, bundle.manifest.digest)
+    files = folder / slug(name)
+    if not workshop.store.get_folder(f"candidates/{identity}", files):
+        raise SystemExit(f"{name}: no recipe could be carried out: {tried[-1]['reason']}")
+    return {
+        "winner": Entrant(Candidate.load(files).model, files).document(),
+        "recipe": recipe.record().model_dump(mode="json"),
+        "tried": tried,
+        "peak_memory_bytes": memory.bytes,
+    }
+
+
+def original_metric(job: Job) -> float:
+    """Of the original on validation."""
+    workshop = job.workshop()
+    outputs, validation = original_validation(workshop), workshop.bundle.split("validation")
+    return workshop.bundle.score(outputs, validation, outputs)
+
+
+def side_by_side(folder: Path, made: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """All rows that have a model, and the original in fp32 in each runtime."""
+    bundle, originals = packed_bundle(folder), folder / "originals"
+    shutil.rmtree(originals, ignore_errors=True)
+    found = baselines(bundle, originals, ("onnxruntime", "openvino"), threads=1)
+    entrants = {one.id: Entrant(one.model, originals / one.id) for one in found}
+    entrants |= {name: Entrant.from_document(row["winner"]) for name, row in made.items() if row["winner"]}
+    return contest(bundle, entrants)
+
+
+def judge(made: Mapping[str, dict[str, Any]], record: Record) -> list[Figure]:
+    """All figures, row by row."""
+    bars = {name: row[0] for name, row in (LADDERS | SEARCHES).items()}
+    lines = []
+    for name, row in made.items():
+        lines += row_figures(name, bars[name], record) if row["winner"] else missing(name, bars[name])
+    memory = max(row["peak_memory_bytes"] for row in made.values()) / GIB
+    return [*lines, Figure("peak memory of all rows: calibration, training, search", memory, "GiB", at_most=3)]
+
+
+def row_figures(name: str, bars: Bars, record: Record) -> list[Figure]:
+    """A row's figures; each speed at both batch sizes, and the one that counts against its bar."""
+    what = "bytes, both sides gzipped" if bars.packed else "bytes"
+    lines = [Figure(f"{name}: {what}", record.bytes_percent(name, packed=bars.packed), "%", at_most=bars.bytes_percent)]
+    fp32 = f"original-{record.runtime(name)}-fp32"
+    for other, words, bar in ((EAGER, "PyTorch eager fp32", bars.over_eager), (fp32, fp32[9:], bars.over_fp32)):
+        faster = {batch: record.times_faster(name, other, batch) for batch in BATCHES}
+        for batch, interval in faster.items():
+            counts = bar is not None and batch == bars.batch
+            unit = f"x [{interval.low:.2f}, {interval.high:.2f}]"
+            value = interval.value
+            lines.append(Figure(f"  over {words}, batch {batch}", value, unit, at_least=bar if counts else None))
+        if bar is not None and bars.batch is None:
+            better = max(interval.value for interval in faster.values())
+            lines.append(Figure(f"{name}: over {words}, the better of both", better, "x", at_least=bar))
+    kept = record.kept_percent(name)
+    return [*lines, Figure(f"{name}: test accuracy, of the original's", kept, "%", at_least=bars.kept_percent)]
+
+
+def missing(name: str, bars: Bars) -> list[Figure]:
+    """The line of a search without a winner."""
+    return [Figure(f"{name}: no winner, so times faster than eager", 0.0, "x", at_least=bars.over_eager)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
