@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from leanloop.core.child import Child, run_limited
-from leanloop.core.errors import ChildError, DataError
+from leanloop.core.errors import ChildError, DataError, MemoryLimitError, TimeLimitError
 
 HERE = "tests.core.child_functions"
 
@@ -46,13 +46,13 @@ def test_a_crash_is_told(tmp_path: Path) -> None:
 
 def test_time_limit_ends_descendants_too(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    with pytest.raises(ChildError, match="longer than 3 s"):
+    with pytest.raises(TimeLimitError, match="longer than 3 s"):
         call("hang_with_grandchild", tmp_path, seconds=3, pid_file=str(pid_file))
     assert gone(int(pid_file.read_text()))
 
 
 def test_memory_limit(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match="more than its 200 MiB"):
+    with pytest.raises(MemoryLimitError, match="more than its 200 MiB"):
         call("eat", tmp_path, memory=200 << 20)
 
 

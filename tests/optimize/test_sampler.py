@@ -62,6 +62,15 @@ def test_bisection_finds_the_frontier_in_few_trials(frontier: int) -> None:
         assert frontier + 1 in tried
 
 
+@pytest.mark.parametrize("space", [UNTRAINABLE, SPACE])
+def test_an_original_whose_files_all_fail_ends_no_search(space: Space) -> None:
+    study, tried = _study(space), []
+    while (trial := ask(study, space, 0)) is not None:
+        tried.append(trial.params["strength"])
+        _tell(study, trial, FAILS if trial.params["strength"] in (0, *range(5, 16)) else HOLDS)
+    assert 4 in tried
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 15), st.integers(0, 2))
 def test_more_training_walks_on_from_the_frontier(frontier: int, gain: int) -> None:

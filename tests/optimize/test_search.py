@@ -15,15 +15,24 @@ import safetensors.torch
 
 from leanloop.bundle import Bundle, pack
 from leanloop.core.contracts import Analysis, Candidate, Candidates, TrialRow
-from leanloop.core.errors import SettingsError, StoreError, TrialError
+from leanloop.core.errors import (
+    ChildError,
+    MemoryLimitError,
+    SettingsError,
+    StoreError,
+    TimeLimitError,
+    TrialError,
+)
 from leanloop.core.events import read_events
 from leanloop.core.settings import GoalSettings, Settings, parse_settings
 from leanloop.core.store import Store
 from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, search_worker
-from leanloop.optimize.candidate import accuracy_held, fail, failed_before, original_validation, replay
+from leanloop.optimize import search as search_module
+from leanloop.optimize.candidate import accuracy_held, fail, failed_before, finish_one, original_validation, replay
 from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, objective, within_limits
-from leanloop.optimize.plan import Timed
+from leanloop.optimize.plan import NO_TIME, Job, Outcome, Timed
 from leanloop.optimize.pulse import Pulse
+from leanloop.optimize.sampler import STATUS
 from leanloop.optimize.space import make_space
 from leanloop.optimize.study import ask, open_study, store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
@@ -184,12 +193,67 @@ def test_a_candidate_can_be_made_again(found: list[Path], bundle: Bundle) -> Non
 
 def test_a_full_disk_is_not_held_against_a_recipe(bundle: Bundle, tmp_path: Path) -> None:
     workshop = Workshop(bundle, Store(str(tmp_path)), threads=1)
-    recipe = Recipe("onnxruntime", (OrtStaticInt8Config(),))
-    fail(recipe, workshop, StoreError("The disk is full; nothing was written."))
-    fail(recipe, workshop, OSError(errno.ENOSPC, "No space left on device"))
-    assert failed_before(recipe, workshop) is None
-    fail(recipe, workshop, TrialError("The candidate answers NaN or infinity."))
-    assert failed_before(recipe, workshop) == "failed before: The candidate answers NaN or infinity."
+    recipe, job = Recipe("onnxruntime", (OrtStaticInt8Config(),)), _job(bundle, tmp_path)
+    fail(recipe, job, workshop, StoreError("The disk is full; nothing was written."))
+    fail(recipe, job, workshop, OSError(errno.ENOSPC, "No space left on device"))
+    assert failed_before(recipe, job, workshop) is None
+    fail(recipe, job, workshop, TrialError("The candidate answers NaN or infinity."))
+    assert failed_before(recipe, job, workshop) == "failed before: The candidate answers NaN or infinity."
+
+
+@pytest.mark.parametrize("kind", [TimeLimitError, MemoryLimitError])
+def test_what_ran_into_a_limit_is_tried_again_where_it_is_given_more(
+    kind: type[ChildError], bundle: Bundle, tmp_path: Path
+) -> None:
+    workshop = Workshop(bundle, Store(str(tmp_path)), threads=1)
+    recipe, job = Recipe("onnxruntime", (OrtStaticInt8Config(),)), _job(bundle, tmp_path, seconds=60, memory=1 << 30)
+    fail(recipe, job, workshop, kind("A child process exceeded a limit."))
+    assert failed_before(recipe, job, workshop) == "failed before: A child process exceeded a limit."
+    assert failed_before(recipe, _job(bundle, tmp_path, seconds=61, memory=1 << 30), workshop) is None
+    assert failed_before(recipe, _job(bundle, tmp_path, seconds=60, memory=2 << 30), workshop) is None
+    fail(recipe, job, workshop, ChildError("A child process died with exit status -11."))
+    assert failed_before(recipe, _job(bundle, tmp_path, seconds=999, memory=9 << 30), workshop) is not None
+
+
+def test_a_kept_candidate_is_timed_as_the_goal_has_it(bundle: Bundle, tmp_path: Path) -> None:
+    """The store holds it from a run at batch 1; at batch 64 it takes many times as long."""
+    recipe, rows = Recipe("onnxruntime"), []
+    for batch_size in (1, 64, 1):
+        job = _job(bundle, tmp_path, batch_size=batch_size)
+        rows.append(finish_one(recipe, job, job.workshop()))
+    first, larger, again = (row.latency_ms or 0.0 for row in rows)
+    assert larger > 5 * first
+    assert again == first
+    assert len({row.candidate_id for row in rows}) == 1
+
+
+def test_a_training_that_ran_out_of_time_says_nothing_of_the_accuracy(
+    bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(*_: object) -> Outcome:
+        raise TimeLimitError("A child process ran longer than 900 s and was ended.")
+
+    monkeypatch.setattr(search_module, "run_plan", too_long)
+    document = small.model_dump(mode="json")
+    document["optimize"] |= {"max_trials": 3, "workers": 1}
+    document["workspace"] = str(tmp_path)
+    settings = parse_settings(document, source="test")
+    search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "out", 0)
+    study = open_study(settings, make_space(bundle, settings), bundle.manifest.digest)
+    assert {trial.user_attrs[STATUS] for trial in study.get_trials()} == {NO_TIME}
+
+
+def _job(bundle: Bundle, root: Path, *, batch_size: int = 1, seconds: float = 0.0, memory: int = 0) -> Job:
+    return Job(
+        bundle=str(bundle.folder),
+        store=str(root / "store"),
+        goal=GoalSettings(batch_size=batch_size),
+        threads=1,
+        trial=0,
+        folder=str(root / "process"),
+        timeout_seconds=seconds,
+        memory_bytes=memory,
+    )
 
 
 def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:

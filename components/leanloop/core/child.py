@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import psutil
 
-from leanloop.core.errors import ChildError, LeanloopError
+from leanloop.core.errors import ChildError, LeanloopError, MemoryLimitError, TimeLimitError
 from leanloop.core.files import write_text
 
 _TAIL_CHARACTERS = 2000
@@ -98,7 +98,8 @@ class Child:
 
         Raises:
             LeanloopError: The one that the function raised, as it was.
-            ChildError: Another exception, a crash, or a limit; with the end of its output and the script to repeat it.
+            TimeLimitError, MemoryLimitError: It exceeded a limit, and was ended.
+            ChildError: Another exception, or a crash; with the end of its output and the script to repeat it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         call, log, script = folder / "call.json", folder / "output.log", folder / "reproduce.sh"
@@ -120,8 +121,9 @@ class Child:
                     self.close()
                 return _value(answer, log, script)
             self.close()
-        raise ChildError(
-            exceeded or f"A child process died with exit status {process.returncode}.",
+        kind, what = exceeded or (ChildError, f"A child process died with exit status {process.returncode}.")
+        raise kind(
+            what,
             where=function,
             value=_tail(log),
             fix=f"Repeat it with {script}, or raise its limit in the settings.",
@@ -141,7 +143,7 @@ def _start(preload: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def _serve_one(
     process: subprocess.Popen[bytes], request: tuple[Path, ...], timeout_seconds: float, memory_bytes: int
-) -> str | None:
+) -> tuple[type[ChildError], str] | None:
     """Send a request and wait for its end; says which limit it exceeded."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -154,10 +156,14 @@ def _serve_one(
         # RLIMIT_AS would count the tens of GiB that math libraries reserve without using: the resident size is watched.
         while not selector.select(_WATCH_SECONDS) and process.poll() is None:
             if time.monotonic() > deadline:
-                return f"A child process ran longer than {timeout_seconds:g} s and was ended."
+                return TimeLimitError, f"A child process ran longer than {timeout_seconds:g} s and was ended."
             used = resident_bytes(process.pid)
             if used > memory_bytes:
-                return f"A child process used {used >> 20} MiB, more than its {memory_bytes >> 20} MiB, and was ended."
+                most = memory_bytes >> 20
+                return (
+                    MemoryLimitError,
+                    f"A child process used {used >> 20} MiB, more than its {most} MiB, and was ended.",
+                )
     process.stdout.readline()
     return None
 

@@ -88,6 +88,14 @@ class ChildError(LeanloopError):
     """A child process ran out of time or memory, or died."""
 
 
+class TimeLimitError(ChildError):
+    """A child process ran longer than it was allowed."""
+
+
+class MemoryLimitError(ChildError):
+    """A child process took more memory than it was allowed."""
+
+
 class ServingError(LeanloopError):
     """Triton did not start, did not load a model, or answered wrongly."""
 

@@ -16,7 +16,7 @@ from leanloop.benchmark import noninferiority, quick_latency
 from leanloop.benchmark.latency import batch_of
 from leanloop.bundle import Arrays, Bundle, Metric
 from leanloop.core.contracts import Candidate, ModelFiles, RecipeRecord, TrialRow
-from leanloop.core.errors import LeanloopError, StoreError, TrialError
+from leanloop.core.errors import LeanloopError, MemoryLimitError, StoreError, TimeLimitError, TrialError
 from leanloop.core.files import write_json, write_text
 from leanloop.core.hardware import hardware_id
 from leanloop.core.names import code_version
@@ -43,7 +43,7 @@ _THE_MACHINES_FAULT = (StoreError, OSError, MemoryError)
 def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
     """One candidate: made, measured, scored on validation and kept; or its failure."""
     store, identity = workshop.store, recipe_id(recipe, workshop.bundle.manifest.digest)
-    failure = failed_before(recipe, workshop)
+    failure = failed_before(recipe, job, workshop)
     if failure is not None:
         return row(recipe, job, workshop, state="failed", reason=failure)
     with tempfile.TemporaryDirectory(prefix="leanloop-candidate-") as scratch:
@@ -54,9 +54,10 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
                 with working_on(recipe, job):
                     _make_candidate(recipe, identity, job, workshop, folder)
             except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
-                return row(recipe, job, workshop, state="failed", reason=fail(recipe, workshop, error))
+                return row(recipe, job, workshop, state="failed", reason=fail(recipe, job, workshop, error))
             store.put_folder(f"candidates/{identity}", folder)
         candidate = Candidate.load(folder)
+        latency = latency_of(candidate, folder, job, workshop)
         with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
             reason = accuracy_held(archive["output"], workshop, job.goal)
     return row(
@@ -64,7 +65,7 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
         job,
         workshop,
         state="complete",
-        latency_ms=candidate.latency_ms,
+        latency_ms=latency,
         metric=candidate.metric,
         size_bytes=candidate.size_bytes,
         seconds=0.0 if cached else candidate.seconds,
@@ -72,19 +73,48 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
     )
 
 
-def fail(recipe: Recipe, workshop: Workshop, error: Exception) -> str:
-    """Keep a recipe's failure, so that it is not tried again; returns the reason."""
+def latency_of(candidate: Candidate, folder: Path, job: Job, workshop: Workshop) -> float:
+    """p50 in milliseconds of a candidate as the goal has it, on this machine: kept, or measured now.
+
+    A candidate is the same whatever it is wanted for. Its latency is not: the store may hold it from a run at another
+    batch size, with other threads, or on another machine.
+    """
+    key = _latency_key(candidate.id, job.goal)
+    known = workshop.store.get_json(key)
+    if known is None:
+        known = {"latency_ms": measure(candidate.model, folder, job, workshop.bundle, _MEASURE_SECONDS)}
+        workshop.store.put_json(key, known)
+    return float(known["latency_ms"])
+
+
+def _latency_key(identity: str, goal: GoalSettings) -> str:
+    return f"timings/{identity}-{hardware_id()}-b{goal.batch_size}-t{goal.threads}.json"
+
+
+def fail(recipe: Recipe, job: Job, workshop: Workshop, error: Exception) -> str:
+    """Keep a recipe's failure, so that it is not tried again; returns the reason.
+
+    One that ran into a limit is tried again where it is given more.
+    """
     identity, reason = recipe_id(recipe, workshop.bundle.manifest.digest), reason_of(error)
     if isinstance(error, _THE_MACHINES_FAULT):
         return reason
-    workshop.store.put_json(f"failures/{identity}.json", {"reason": reason, "recipe": recipe.record().model_dump()})
+    failure: dict[str, Any] = {"reason": reason, "recipe": recipe.record().model_dump()}
+    if isinstance(error, (TimeLimitError, MemoryLimitError)):
+        failure["limits"] = {"seconds": job.timeout_seconds, "bytes": job.memory_bytes}
+    workshop.store.put_json(f"failures/{identity}.json", failure)
     return reason
 
 
-def failed_before(recipe: Recipe, workshop: Workshop) -> str | None:
-    """Why a recipe failed in an earlier trial or run; None when it did not."""
+def failed_before(recipe: Recipe, job: Job, workshop: Workshop) -> str | None:
+    """Why a recipe failed in an earlier trial or run, under limits as these; None when it did not."""
     failure = workshop.store.get_json(f"failures/{recipe_id(recipe, workshop.bundle.manifest.digest)}.json")
-    return None if failure is None else f"failed before: {failure['reason']}"
+    if failure is None:
+        return None
+    limits = failure.get("limits")
+    if limits and (job.timeout_seconds > limits["seconds"] or job.memory_bytes > limits["bytes"]):
+        return None
+    return f"failed before: {failure['reason']}"
 
 
 def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop, folder: Path) -> None:
@@ -97,13 +127,15 @@ def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop,
         raise TrialError("The candidate answers NaN or infinity.")
     np.savez(folder / OUTPUTS, allow_pickle=False, output=outputs[bundle.manifest.outputs[0]])
     keep_checkpoint(recipe, workshop, folder)
+    latency = measure(model, folder, job, bundle, _MEASURE_SECONDS)
+    workshop.store.put_json(_latency_key(identity, job.goal), {"latency_ms": latency})
     Candidate(
         id=identity,
         recipe=recipe.record(),
         bundle_digest=bundle.manifest.digest,
         model=model,
         metric=bundle.score(outputs, validation, original_validation(workshop)),
-        latency_ms=measure(model, folder, job, bundle, _MEASURE_SECONDS),
+        latency_ms=latency,
         size_bytes=model.size_bytes,
         seconds=time.monotonic() - started + training_seconds,
         training_seconds=training_seconds,

@@ -58,19 +58,21 @@ def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
 def _rank(
     pair: tuple[Finalist, TrialRow], all_pairs: Sequence[tuple[Finalist, TrialRow]], settings: Settings
 ) -> tuple[int, bool, float]:
-    candidate, row = pair[0].candidate, pair[1]
-    good = (holds(row) + holds_golden(row)) if within_limits(candidate, settings.goal) else 0
-    dominated = any(_dominates(other.candidate, candidate, settings) for other, _ in all_pairs)
-    return -good, dominated, objective(candidate, settings.goal)
+    # By the rows: a candidate's own latency may be of another goal, from an earlier run.
+    row = pair[1]
+    good = (holds(row) + holds_golden(row)) if within_limits(row, settings.goal) else 0
+    dominated = any(_dominates(other, row, settings) for _, other in all_pairs)
+    return -good, dominated, objective(row, settings.goal)
 
 
-def _dominates(one: Candidate, other: Candidate, settings: Settings) -> bool:
-    sign = 1.0 if settings.metric == "rmse" else -1.0
-    mine, theirs = (
-        (objective(candidate, settings.goal), sign * candidate.metric, candidate.size_bytes)
-        for candidate in (one, other)
-    )
+def _dominates(one: TrialRow, other: TrialRow, settings: Settings) -> bool:
+    mine, theirs = ((objective(row, settings.goal), _worse(row, settings), row.size_bytes or 0) for row in (one, other))
     return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+
+
+def _worse(row: TrialRow, settings: Settings) -> float:
+    assert row.metric is not None, "it is complete"
+    return row.metric if settings.metric == "rmse" else -row.metric
 
 
 def _is_post_training(candidate: Candidate, target: str) -> bool:

@@ -37,6 +37,8 @@ class Job(Record):
         threads: CPU threads that this worker may use to train.
         trial: Number in the study.
         folder: Of the child process.
+        timeout_seconds: That the child process is given; 0 where nothing limits it.
+        memory_bytes: Likewise.
     """
 
     bundle: str
@@ -45,6 +47,8 @@ class Job(Record):
     threads: int
     trial: int
     folder: str
+    timeout_seconds: float = 0.0
+    memory_bytes: int = 0
 
     def workshop(self) -> Workshop:
         """The opened bundle and store."""

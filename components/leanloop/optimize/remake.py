@@ -121,6 +121,8 @@ def _remade(
             threads=usable_cores(),
             trial=number,
             folder=str((folder / f"remade-{number}").resolve()),
+            timeout_seconds=settings.optimize.trial_timeout_seconds,
+            memory_bytes=settings.optimize.trial_memory_bytes,
         )
         try:
             return list(run_plan(child, job, plan, settings).rows)

@@ -136,7 +136,7 @@ def _margins(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int
 def _bracket(strongest: int, known: Mapping[int, str]) -> tuple[int, int]:
     """The strongest that holds or is not enough, and the weakest above it that fails."""
     high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
-    return max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high), high
+    return max((s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH) and s < high), default=0), high
 
 
 def _beating(strongest: int, known: Mapping[int, str]) -> tuple[int, int] | None:
@@ -144,7 +144,8 @@ def _beating(strongest: int, known: Mapping[int, str]) -> tuple[int, int] | None
     if UNDER_WAY in known.values():
         return None
     high = min((s for s, status in known.items() if status == FAILS), default=strongest + 1)
-    low = max(s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH, NO_TIME) and s < high)
+    passed = (s for s, status in known.items() if status in (HOLDS, NOT_ENOUGH, NO_TIME) and s < high)
+    low = max(passed, default=0)
     able = min((s for s, status in known.items() if status == ABLE and low < s < high), default=high)
     if low + 1 == high:
         return None
@@ -157,7 +158,7 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
     """What is known of each strength, as seen from an effort.
 
     What holds with less training holds with more; what fails with more fails with less; and what cannot even be timed
-    fails in any case.
+    fails in any case. The original's own shape is where every ladder begins, whatever came of its files.
     """
     known: dict[int, str] = {0: HOLDS}
     # What says less than a whole training does.
@@ -167,6 +168,8 @@ def _known(trials: Sequence[FrozenTrial], shape: str, effort: int) -> dict[int, 
         if point is None or point[0] != shape:
             continue
         _, strength, own = point
+        if strength == 0 and trial.state.is_finished():
+            continue
         status = trial.user_attrs.get(STATUS)
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
             if own in (effort, PROBE):

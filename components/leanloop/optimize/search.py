@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from leanloop.bundle import Bundle
 from leanloop.core.child import Child
 from leanloop.core.contracts import Analysis, Candidates, RecipeRecord, TrialRow
-from leanloop.core.errors import ChildError, LeanloopError
+from leanloop.core.errors import ChildError, LeanloopError, TimeLimitError
 from leanloop.core.events import emit, progress
 from leanloop.core.files import read_json
 from leanloop.core.hardware import usable_cores
@@ -24,7 +24,7 @@ from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.optimize.candidate import CURRENT, fail, reason_of
 from leanloop.optimize.objective import holds, objective, within_limits
-from leanloop.optimize.plan import DUPLICATE, FAILS, Job, Outcome, Plan
+from leanloop.optimize.plan import DUPLICATE, FAILS, NO_TIME, Job, Outcome, Plan
 from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.sampler import MARGIN, STATUS, first_shape
@@ -152,9 +152,10 @@ class Search:
         try:
             outcome = self._run_limited(trial, child)
         except LeanloopError as error:
-            outcome = Outcome(
-                status=FAILS, rows=(failed_row(self._groups(trial)[0][0], self._bundle, trial.number, error),)
-            )
+            # A training that ran into the trial's limit says nothing of the accuracy that it would have reached.
+            status = NO_TIME if isinstance(error, TimeLimitError) else FAILS
+            row = failed_row(self._groups(trial)[0][0], self._bundle, trial.number, error)
+            outcome = Outcome(status=status, rows=(row,))
         trial.set_user_attr(STATUS, outcome.status)
         trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
         trial.set_user_attr(SHORT, outcome.short_metric)
@@ -188,6 +189,8 @@ class Search:
             threads=max(1, usable_cores() // self._settings.optimize.workers),
             trial=trial.number,
             folder=str((self._folder / str(trial.number)).resolve()),
+            timeout_seconds=self._settings.optimize.trial_timeout_seconds,
+            memory_bytes=self._settings.optimize.trial_memory_bytes,
         )
         best, probe = self._best(), trial.params["effort"] == PROBE
         # A probe asks whether a shape is worth it, and files made as the best one's were tell that.
@@ -276,7 +279,7 @@ def run_plan(child: Child, job: Job, plan: Plan, settings: Settings) -> Outcome:
             if record is None:
                 raise
             current.unlink()
-            fail(Recipe.from_record(RecipeRecord.model_validate(record)), job.workshop(), error)
+            fail(Recipe.from_record(RecipeRecord.model_validate(record)), job, job.workshop(), error)
 
 
 def rows_of(trial: FrozenTrial) -> list[TrialRow]:

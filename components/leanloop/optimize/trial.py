@@ -26,7 +26,16 @@ from leanloop.core.events import emit
 from leanloop.core.hardware import hardware_id
 from leanloop.core.settings import GoalSettings
 from leanloop.optimize.apply import make_files, make_prefix
-from leanloop.optimize.candidate import fail, failed_before, finish_one, measure, original_validation, row, working_on
+from leanloop.optimize.candidate import (
+    fail,
+    failed_before,
+    finish_one,
+    latency_of,
+    measure,
+    original_validation,
+    row,
+    working_on,
+)
 from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Status, Timed
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
@@ -39,6 +48,9 @@ COMPETITIVE = 1.15
 _SCAN_SECONDS = 0.15
 
 _RIVAL_ROUNDS, _RIVAL_SECONDS = 9, 0.03
+
+_MOST_OF_THE_LIMIT = 0.9
+"""Of a trial's time limit may have passed when its training ends: files are made and measured after it."""
 
 _SLOWER = 1.15
 """A full training runs into more of the other workers' measurements than the short one that it is judged by."""
@@ -66,7 +78,7 @@ def run_trial(job: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Outcome:
-    first, short_metric, cut = groups[0][0], None, False
+    first, short_metric, cut, started = groups[0][0], None, False, time.monotonic()
     if first.torch:
         emit("trial_rung", trial=job.trial, rung="latency")
         timed = [_scan(group[0].untrained(), job, workshop, plan.rival) for group in groups]
@@ -83,6 +95,8 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
             reason = f"hopeless: {short_metric:.4g} after a short training, {plan.short_floor:.4g} is asked for"
             return _stopped(FAILS, first, short_metric, reason, job, workshop)
         left = plan.deadline - time.time()
+        if job.timeout_seconds:
+            left = min(left, _MOST_OF_THE_LIMIT * job.timeout_seconds - (time.monotonic() - started))
         groups = fitted(groups, left / estimate)
         if not groups:
             reason = f"no time: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
@@ -92,7 +106,7 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
     emit("trial_rung", trial=job.trial, rung="full")
     with working_on(None, job):
         make_prefix(first.torch, workshop)
-    rows = tuple(line for group in groups for line in _finish(group, job, workshop))
+    rows = tuple(line for group in groups for line in _finish(group, plan, job, workshop))
     # What fails after a training that was cut says nothing of the whole one.
     failed = NO_TIME if cut else FAILS
     return Outcome(status=HOLDS if any(map(holds, rows)) else failed, rows=rows, short_metric=short_metric)
@@ -129,15 +143,14 @@ def beside(rival: str, model: ModelFiles, folder: Path, job: Job, workshop: Work
         place = Path(scratch) / rival
         workshop.store.get_folder(f"candidates/{rival}", place)
         made = Candidate.load(place)
+        before = latency_of(made, place, job, workshop)
         sessions = []
         for one, where in ((model, folder), (made.model, place)):
             session = open_session(one, where, threads=job.goal.threads, bundle=workshop.bundle)
             stack.callback(session.close)
             sessions.append(session)
         batch = batch_of(workshop.bundle.samples, job.goal.batch_size)
-        return made.latency_ms * quick_ratio(
-            sessions[0], sessions[1], batch, rounds=_RIVAL_ROUNDS, seconds=_RIVAL_SECONDS
-        )
+        return before * quick_ratio(sessions[0], sessions[1], batch, rounds=_RIVAL_ROUNDS, seconds=_RIVAL_SECONDS)
 
 
 def _scan(recipe: Recipe, job: Job, workshop: Workshop, rival: str | None = None) -> Timed:
@@ -147,7 +160,7 @@ def _scan(recipe: Recipe, job: Job, workshop: Workshop, rival: str | None = None
     known = workshop.store.get_json(key)
     if known is not None:
         return Timed.model_validate(known)
-    if failure := failed_before(recipe, workshop):
+    if failure := failed_before(recipe, job, workshop):
         return Timed(latency_ms=None, size_bytes=None, reason=failure)
     with tempfile.TemporaryDirectory(prefix="leanloop-scan-") as scratch:
         try:
@@ -158,7 +171,7 @@ def _scan(recipe: Recipe, job: Job, workshop: Workshop, rival: str | None = None
                 else:
                     latency = beside(rival, model, Path(scratch), job, workshop)
         except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
-            return Timed(latency_ms=None, size_bytes=None, reason=fail(recipe, workshop, error))
+            return Timed(latency_ms=None, size_bytes=None, reason=fail(recipe, job, workshop, error))
     timed = Timed(latency_ms=latency, size_bytes=model.size_bytes)
     workshop.store.put_json(key, timed.model_dump())
     return timed
@@ -187,11 +200,12 @@ def _timed(status: Status, recipe: Recipe, timed: list[Timed], reason: str, job:
     return Outcome(status=status, rows=(line,))
 
 
-def _finish(group: Group, job: Job, workshop: Workshop) -> list[TrialRow]:
+def _finish(group: Group, plan: Plan, job: Job, workshop: Workshop) -> list[TrialRow]:
+    """The first recipe of a group; while there is time the next ones, until one holds the accuracy."""
     rows: list[TrialRow] = []
     for recipe in group:
         rows.append(finish_one(recipe, job, workshop))
-        if holds(rows[-1]):
+        if holds(rows[-1]) or time.time() > plan.deadline:
             break
     return rows
 

@@ -93,7 +93,7 @@ class Candidate(FileContract):
     bundle_digest: str
     model: ModelFiles
     metric: float = Field(description="validation")
-    latency_ms: float = Field(description="p50 at the goal's batch size, from the search")
+    latency_ms: float = Field(description="p50 at the batch size and on the machine that it was first made for")
     size_bytes: int
     seconds: float = Field(description="time that the trial cost, cached parts included when first paid")
     training_seconds: float
