@@ -41,7 +41,7 @@ def test_the_last_layer_of_every_resolution_is_watched() -> None:
     module = nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1)
     )
-    assert mapped_layers(module, (torch.zeros(2, 1, 8, 8),)) == ["1", "2"]
+    assert mapped_layers(module, (torch.zeros(2, 1, 8, 8),)) == {(8, 8): "1", (4, 4): "2"}
 
 
 def test_a_pruned_student_comes_to_look_where_the_teacher_does(workshop: Workshop) -> None:
@@ -57,8 +57,32 @@ def test_a_pruned_student_comes_to_look_where_the_teacher_does(workshop: Worksho
 
 
 def test_a_stranger_is_told_apart(workshop: Workshop) -> None:
-    with pytest.raises(TrialError, match="none of the original's layers"):
+    with pytest.raises(TrialError, match="no map or sequence of a resolution"):
         distil_features(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), FeatureDistillationConfig(), workshop)
+
+
+def test_a_student_with_other_names_is_paired_by_resolution(workshop: Workshop) -> None:
+    torch.manual_seed(0)
+    student = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10),
+    )  # fmt: skip
+    before = _looks_at(student, "1", workshop)
+    distil_features(student, FeatureDistillationConfig(epochs=6, beta=5.0), workshop)
+    assert _looks_at(student, "1", workshop) < before
+
+
+def _looks_at(student: nn.Module, layer: str, workshop: Workshop) -> float:
+    """How far a student's layer at full resolution looks elsewhere than the teacher."""
+    images = tensors(workshop.bundle.split("train").take(slice(0, 200)).inputs)
+    teacher = workshop.bundle.module()
+    theirs = mapped_layers(teacher, images)[(8, 8)]
+    found = []
+    for module, name in ((student, layer), (teacher, theirs)):
+        with Watched(module, [name]) as seen, torch.no_grad():
+            module.eval()(*images)
+            found.append(seen.maps()[name])
+    return float((found[0] - found[1]).square().sum(1).mean())
 
 
 def _distance(module: nn.Module, workshop: Workshop) -> float:
@@ -75,7 +99,7 @@ def _distance(module: nn.Module, workshop: Workshop) -> float:
 
 
 def test_without_maps_it_says_why(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_distillation, "mapped_layers", lambda *_: [])
+    monkeypatch.setattr(feature_distillation, "mapped_layers", lambda *_: {})
     reason = feature_distillation.why_not(workshop.bundle)
     assert reason is not None
     assert "no layer gives a map" in reason

@@ -13,9 +13,12 @@ from torch import nn
 
 from leanloop.core.errors import TrialError
 from leanloop.optimize import Workshop
+from leanloop.optimize.apply import make_prefix
 from leanloop.optimize.techniques import semi_structured_pruning as semi
 from leanloop.optimize.techniques import unstructured_pruning as unstructured
+from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.masks import Masks, weights_of, zero_share
+from leanloop.optimize.techniques.quantisation_aware_training import QuantisationAwareTrainingConfig
 
 SEEDS, SPARSITIES = st.integers(0, 2**16), st.floats(0, 0.99)
 
@@ -114,3 +117,13 @@ def test_a_network_of_two_in_four_stays_right(workshop: Workshop) -> None:
 def test_where_inputs_do_not_come_in_fours_it_says_so(workshop: Workshop) -> None:
     with pytest.raises(TrialError, match="multiple of four"):
         semi.sparsify(nn.Sequential(nn.Linear(3, 5)), semi.SemiStructuredPruningConfig(), workshop)
+
+
+@pytest.mark.parametrize("after", [DistillationConfig(epochs=2), QuantisationAwareTrainingConfig(epochs=2)])
+def test_later_trainings_keep_the_zeros(after: DistillationConfig, workshop: Workshop) -> None:
+    sparse = unstructured.UnstructuredPruningConfig(epochs=2, sparsity=0.8)
+    module = make_prefix((sparse, after), workshop).module
+    assert zero_share(module) >= 0.79
+    plain = make_prefix((sparse,), workshop).module
+    pairs = zip(weights_of(module).values(), weights_of(plain).values(), strict=True)
+    assert any(not torch.equal(trained, before) for trained, before in pairs)

@@ -15,7 +15,7 @@ from leanloop.core.store import Store
 from leanloop.optimize import TECHNIQUES, Workshop
 from leanloop.optimize.apply import make_prefix
 from leanloop.optimize.techniques.distillation import DistillationConfig
-from leanloop.optimize.techniques.student import StudentConfig, begin, build, choices
+from leanloop.optimize.techniques.student import StudentConfig, _size, begin, build, choices, other_chains
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -28,6 +28,18 @@ def small(width=16, depth=1, outputs=10):
     for _ in range(depth - 1):
         layers += [nn.Linear(width, width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+class Mixed(nn.Module):
+    def __init__(self, channels, hidden):
+        super().__init__()
+        self.maps = nn.Conv2d(1, channels, 5, padding=2)
+        self.hidden = nn.Linear(64, hidden)
+        self.head = nn.Linear(channels + hidden, 10)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.maps(x).mean((2, 3)), torch.relu(self.hidden(x.flatten(1)))], 1))
+
+def mixed(channels, hidden): return Mixed(channels, hidden)
 
 def no_module(): return 7
 
@@ -55,6 +67,29 @@ def test_all_combinations_are_tried_the_largest_first(taught: Workshop) -> None:
     found = [json.loads(config.arguments) for config in choices(taught.bundle, 5.0)]
     assert [(one["depth"], one["width"]) for one in found] == [(2, 64), (1, 64), (2, 16), (1, 16)]
     assert TECHNIQUES["student"].why_not(taught.bundle) is None
+
+
+def test_what_is_further_down_is_smaller_and_faster_and_the_rest_are_ladders_of_their_own(tmp_path: Path) -> None:
+    """A convolution at full resolution has few weights and much to compute; a linear layer the other way round."""
+    bundle = _pack(tmp_path, "students:mixed", channels=[8, 4], hidden=[64, 16])
+    orders = [choices(bundle, 5.0), *other_chains(bundle, 5.0).values()]
+    for order in orders:
+        sizes = [_size(build(config, bundle), bundle) for config in order]
+        assert sizes == sorted(sizes, reverse=True)
+        assert [work for _, work in sizes] == sorted((work for _, work in sizes), reverse=True)
+    assert sorted(config.arguments for order in orders for config in order) == sorted(
+        f'{{"channels": {channels}, "hidden": {hidden}}}' for channels in (8, 4) for hidden in (64, 16)
+    )
+    assert len(orders) == 2
+
+
+def test_combinations_that_cannot_be_built_are_left_out(tmp_path: Path) -> None:
+    bundle = _pack(tmp_path, width=[16, -1])
+    assert [json.loads(config.arguments) for config in choices(bundle, 5.0)] == [{"width": 16}]
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(TrialError, match="no luck"):
+        choices(_pack(other, "students:fails"), 5.0)
 
 
 def test_it_learns_and_comes_back_from_the_store(taught: Workshop) -> None:

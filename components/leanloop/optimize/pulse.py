@@ -12,6 +12,7 @@ import uuid
 from types import TracebackType
 from typing import Any, Self
 
+from leanloop.core.events import emit
 from leanloop.core.store import Store
 
 BEAT_SECONDS = 2.0
@@ -75,7 +76,10 @@ class Pulse:
         process, count, ended = uuid.uuid4().hex, 0, False
         while not ended:
             ended = self._ended.wait(self._beat_seconds) if count else False
-            self._store.put_json(self._key(self._worker), {"process": process, "count": count, "ended": ended})
+            try:
+                self._store.put_json(self._key(self._worker), {"process": process, "count": count, "ended": ended})
+            except Exception as error:  # noqa: BLE001 - whatever the store has, the next beat may reach it
+                emit("pulse_missed", worker=self._worker, reason=f"{type(error).__name__}: {error}")
             count += 1
 
     def _key(self, worker: int) -> str:

@@ -129,10 +129,9 @@ def _is_unsigned(trial: FrozenTrial) -> bool:
 
 
 def mine(study: optuna.Study, worker: int) -> list[FrozenTrial]:
-    """This worker's ended trials, of earlier processes too."""
-    return [
-        trial for trial in study.get_trials() if trial.state.is_finished() and trial.user_attrs.get(WORKER) == worker
-    ]
+    """This worker's ended trials, of earlier processes too; not those that were given to another when it died."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [trial for trial in study.get_trials(states=ended) if trial.user_attrs.get(WORKER) == worker]
 
 
 class Clock:

@@ -29,6 +29,7 @@ from leanloop.bundle import Bundle, Split, tensors
 from leanloop.core.measure_lock import TrainingTurn
 from leanloop.core.store import Store
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, fine_tuning
+from leanloop.optimize.techniques.masks import held
 from leanloop.optimize.techniques.training import AfterStep, Loss, channels_last, has_bf16, normalises_layers, train
 
 _BATCH = 128
@@ -181,6 +182,7 @@ def distil(
         TrialError: The loss is no longer a number.
     """
     torch.manual_seed(config.seed)
+    after_step = held(module, after_step)
     split, teacher = workshop.bundle.split("train"), teacher_outputs(workshop)
     order = np.random.default_rng(config.seed)
     rows = workshop.bundle.training_rows()

@@ -75,19 +75,24 @@ def distil_features(module: nn.Module, config: FeatureDistillationConfig, worksh
         Seconds per sample, by the median step.
 
     Raises:
-        TrialError: The student has none of the teacher's layers with maps, or the loss is no longer a number.
+        TrialError: The student has no map of a resolution that the teacher has, or the loss is no longer a number.
     """
-    wanted = mapped_layers(workshop.bundle.module(), _traced(workshop.bundle))
-    common = [name for name in wanted if name in dict(module.named_modules())]
-    if not common:
-        raise TrialError("The student has none of the original's layers that give maps.", value=", ".join(wanted))
-    maps = {name: torch.from_numpy(values) for name, values in teacher_maps(workshop).items() if name in common}
-    with Watched(module, common) as seen:
+    inputs = _traced(workshop.bundle)
+    theirs, mine = mapped_layers(workshop.bundle.module(), inputs), mapped_layers(module, inputs)
+    pairs = {mine[resolution]: theirs[resolution] for resolution in theirs if resolution in mine}
+    if not pairs:
+        raise TrialError(
+            "The student has no map or sequence of a resolution that the original has.",
+            value=f"{list(mine)}, not {list(theirs)}",
+        )
+    kept = teacher_maps(workshop)
+    maps = {name: torch.from_numpy(kept[teacher]) for name, teacher in pairs.items()}
+    with Watched(module, list(pairs)) as seen:
 
         def of_maps(rows: Tensor) -> Tensor:
             found = seen.maps()
             distances = [
-                (found[name] - maps[name][rows].float()).square().mean() * found[name].shape[1] for name in common
+                (found[name] - maps[name][rows].float()).square().mean() * found[name].shape[1] for name in pairs
             ]
             return config.beta * torch.stack(distances).mean()
 
@@ -136,8 +141,8 @@ def attention_map(features: Tensor) -> Tensor:
     return functional.normalize(energy.flatten(1), dim=1)
 
 
-def mapped_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
-    """Names of the last modules at every resolution whose outputs are maps or sequences, in order of calling."""
+def mapped_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[tuple[int, ...], str]:
+    """By resolution, the last module whose outputs are maps or sequences of it, in order of calling."""
     order: list[tuple[str, torch.Size]] = []
     layers = {name: layer for name, layer in module.named_modules() if name}
     observe(module, inputs, layers, lambda name, _, result: _note(order, name, result))
@@ -146,7 +151,7 @@ def mapped_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
         resolution = tuple(shape[2:]) if len(shape) == 4 else (shape[1],)
         if np.prod(resolution) > 1:
             last[resolution] = name
-    return [name for name, _ in order if name in last.values()]
+    return last
 
 
 def teacher_maps(workshop: Workshop) -> dict[str, np.ndarray]:
@@ -162,7 +167,7 @@ def _run_teacher(workshop: Workshop) -> dict[str, np.ndarray]:
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts: list[dict[str, np.ndarray]] = []
     try:
-        with Watched(module, mapped_layers(module, _traced(bundle))) as seen:
+        with Watched(module, list(mapped_layers(module, _traced(bundle)).values())) as seen:
             for batch in bundle.clean_split("train").batches(_BATCH):
                 with turn, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
                     module(*map(channels_last, tensors(batch.inputs)))

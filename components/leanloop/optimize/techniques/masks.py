@@ -15,12 +15,18 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from leanloop.optimize.techniques.training import AfterStep
 
 Choose = Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
 """``(weights by layer, sparsity) -> masks of the same shapes``: true where a weight stays."""
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """What has channels and weights that can be taken out."""
+
+_KEPT = "leanloop_settled_mask"
+"""Attribute of a layer: neither parameter nor buffer, so that it is in no checkpoint."""
 
 _RAMP = 0.6
 _UPDATES = 50
@@ -37,7 +43,7 @@ class Masks:
     """
 
     def __init__(self, module: nn.Module, choose: Choose, sparsity: float, *, gradual: bool) -> None:
-        self._weights = weights_of(module)
+        self._module, self._weights = module, weights_of(module)
         self._choose, self._sparsity, self._gradual = choose, sparsity, gradual
         self._reached = -1.0
         self._masks: Mapping[str, Tensor] = {}
@@ -58,6 +64,39 @@ class Masks:
         with torch.no_grad():
             for name, mask in self._masks.items():
                 self._weights[name].mul_(mask)
+
+    def settle(self) -> None:
+        """What is zero now stays so, in later trainings of the same module, too: `held` sees to it."""
+        for name, mask in self._masks.items():
+            self._module.get_submodule(name).__dict__[_KEPT] = mask
+
+
+def held(module: nn.Module, after_step: AfterStep | None) -> AfterStep | None:
+    """What is to be done after each step of a training, so that settled zeros stay zero.
+
+    Args:
+        module: That is trained.
+        after_step: What else is to be done, before.
+    """
+    settled = [(layer, layer.__dict__[_KEPT]) for layer in module.modules() if _KEPT in layer.__dict__]
+    if not settled:
+        return after_step
+
+    def hold(progress: float) -> None:
+        if after_step is not None:
+            after_step(progress)
+        with torch.no_grad():
+            for layer, mask in settled:
+                trained_weight(layer).mul_(mask)
+
+    return hold
+
+
+def trained_weight(layer: nn.Module) -> Tensor:
+    """The weight that an optimiser moves: behind a simulation of INT8, the float one."""
+    weight = layer.parametrizations.weight.original if is_parametrized(layer, "weight") else layer.weight  # type: ignore[union-attr]
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:

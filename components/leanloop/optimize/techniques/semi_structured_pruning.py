@@ -55,7 +55,9 @@ def sparsify(module: nn.Module, config: SemiStructuredPruningConfig, workshop: W
     if not two_of_four(weights_of(module)):
         raise TrialError("No layer has a multiple of four input channels.", fix="Leave this technique out.")
     masks = Masks(module, lambda weights, _: two_of_four(weights), _KEPT / _GROUP, gradual=False)
-    return distil(module, config, workshop, after_step=masks.after_step)
+    seconds = distil(module, config, workshop, after_step=masks.after_step)
+    masks.settle()
+    return seconds
 
 
 def two_of_four(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,9 +19,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from leanloop.bundle import Bundle
 from leanloop.core.errors import BundleError, TrialError
+from leanloop.core.events import emit
 from leanloop.optimize.techniques import channel_pruning
 from leanloop.optimize.techniques.base import TECHNIQUES, Applied, Config, TorchTechnique, Workshop
 
@@ -48,13 +50,63 @@ def why_not(bundle: Bundle) -> str | None:
 
 
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[StudentConfig]:
-    """All combinations of the owner's values, the network with the most weights first."""
+    """Combinations of the owner's values from the largest network on; each has fewer weights and less to compute."""
+    return next(iter(chains(bundle)), [])
+
+
+def other_chains(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[StudentConfig]]:
+    """The combinations that do not fit in between, by number, ordered likewise."""
+    return {str(number): chain for number, chain in enumerate(chains(bundle)) if number}
+
+
+def chains(bundle: Bundle) -> list[list[StudentConfig]]:
+    """All combinations of the owner's values, in as few orders as possible in which both weights and work fall.
+
+    A search takes what is further down a ladder for smaller *and* faster. Networks may differ otherwise: one with wide
+    first layers has few weights and much to compute.
+
+    Raises:
+        TrialError: The owner's function can build none of them.
+    """
     if bundle.manifest.student is None:
         return []
     parameters = bundle.manifest.student_parameters
     combinations = [dict(zip(parameters, values, strict=True)) for values in itertools.product(*parameters.values())]
-    configs = [StudentConfig(arguments=json.dumps(arguments, sort_keys=True)) for arguments in combinations]
-    return sorted(configs, key=lambda config: -_weights(build(config, bundle)))
+    sizes: list[tuple[int, int, StudentConfig]] = []
+    failure: TrialError | None = None
+    for arguments in combinations:
+        config = StudentConfig(arguments=json.dumps(arguments, sort_keys=True))
+        try:
+            sizes.append((*_size(build(config, bundle), bundle), config))
+        except TrialError as error:
+            emit("left_alone", technique=config.technique, arguments=config.arguments, reason=error.what)
+            failure = error
+    if not sizes and failure is not None:
+        raise failure
+    found: list[list[tuple[int, StudentConfig]]] = []
+    for _, work, config in sorted(sizes, key=lambda size: (-size[0], -size[1])):
+        # First fit on the sorted weights gives the fewest chains: Dilworth (1950).
+        fitting = next((chain for chain in found if chain[-1][0] >= work), None)
+        if fitting is None:
+            found.append([(work, config)])
+        else:
+            fitting.append((work, config))
+    return [[config for _, config in chain] for chain in sorted(found, key=len, reverse=True)]
+
+
+def _size(student: nn.Module, bundle: Bundle) -> tuple[int, int]:
+    """Weights, and floating-point operations on a few samples."""
+    weights = sum(parameter.numel() for parameter in student.parameters())
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            student.eval()(*channel_pruning.trace_inputs(bundle))
+    except Exception as error:
+        raise TrialError(
+            "The student does not run on the original's inputs.",
+            where=str(bundle.manifest.student),
+            value=f"{type(error).__name__}: {error}",
+        ) from error
+    return weights, counter.get_total_flops()
 
 
 def build(config: StudentConfig, bundle: Bundle) -> nn.Module:
@@ -102,10 +154,6 @@ def build_again(module: nn.Module, document: Any, bundle: Bundle) -> nn.Module:
     return build(StudentConfig(arguments=document["arguments"], seed=document["seed"]), bundle)
 
 
-def _weights(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 TECHNIQUES.register(StudentConfig.technique)(
     TorchTechnique(
         name=StudentConfig.technique,
@@ -114,5 +162,6 @@ TECHNIQUES.register(StudentConfig.technique)(
         choices=choices,
         apply=begin,
         rebuild=build_again,
+        further=other_chains,
     )
 )

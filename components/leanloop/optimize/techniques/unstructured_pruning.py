@@ -70,7 +70,9 @@ def sparsify(module: nn.Module, config: UnstructuredPruningConfig, workshop: Wor
     """
     choose = largest_of_all if config.scope == "global" else largest_of_each
     masks = Masks(module, choose, config.sparsity, gradual=config.gradual)
-    return distil(module, config, workshop, after_step=masks.after_step)
+    seconds = distil(module, config, workshop, after_step=masks.after_step)
+    masks.settle()
+    return seconds
 
 
 def largest_of_each(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
