@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import safetensors.torch
@@ -20,7 +22,7 @@ from leanloop.optimize.apply import make_prefix
 from leanloop.optimize.candidate import finish_one
 from leanloop.optimize.plan import ABLE, NOT_ENOUGH, Job, Outcome, Plan
 from leanloop.optimize.search import made_alike
-from leanloop.optimize.space import PROBE, make_space
+from leanloop.optimize.space import EFFORTS, OWN_SHAPE, PROBE, Space, make_space
 from leanloop.optimize.techniques.block_removal import BlockRemovalConfig
 from leanloop.optimize.techniques.channel_pruning import (
     ChannelPruningConfig,
@@ -193,3 +195,42 @@ def _job(residual: Workshop, folder: Path) -> Job:
         trial=0,
         folder=str(folder),
     )
+
+
+def _space(workshop: Workshop, settings: Settings, *techniques: str) -> Space:
+    optimize = settings.optimize.model_copy(update={"techniques": techniques})
+    return make_space(workshop.bundle, settings.model_copy(update={"optimize": optimize}))
+
+
+def test_where_nothing_reshapes_the_original_is_trained_as_it_is(
+    residual: Workshop, residual_settings: Settings
+) -> None:
+    space = _space(residual, residual_settings, "quantisation_aware_training", "ort_static_int8")
+    assert space.shapes == {OWN_SHAPE: ((),)}
+    assert [config.technique for config in space.torch(OWN_SHAPE, 1, 1)] == ["quantisation_aware_training"]
+    assert space.trains
+
+
+def test_sparsities_are_a_ladder_that_trains_itself(residual: Workshop, residual_settings: Settings) -> None:
+    space = _space(residual, residual_settings, "channel_pruning", "unstructured_pruning", "distillation")
+    assert [rung[0].sparsity for rung in space.shapes["unstructured_pruning"]] == [0.5, 0.7, 0.8, 0.9]  # type: ignore[attr-defined]
+    (usual,), (longer,) = (space.torch("unstructured_pruning", 2, effort) for effort in EFFORTS)
+    assert longer.epochs == 2 * usual.epochs  # type: ignore[attr-defined]
+    assert [config.technique for config in space.torch("channel_pruning", 1, 1)] == ["channel_pruning", "distillation"]
+
+
+def test_a_technique_that_a_model_breaks_is_left_out_and_the_others_go_on(
+    residual: Workshop, residual_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> NoReturn:
+        raise IndexError("list index out of range")
+
+    found = TECHNIQUES["channel_pruning"]
+    monkeypatch.setitem(TECHNIQUES._items, "channel_pruning", replace(found, choices=breaks))
+    space = _space(residual, residual_settings, "channel_pruning", "block_removal", "distillation")
+    assert list(space.shapes) == ["block_removal"]
+    assert "IndexError: list index out of range" in space.left_out["channel_pruning"]
+    monkeypatch.setitem(TECHNIQUES._items, "channel_pruning", replace(found, further=breaks))
+    space = _space(residual, residual_settings, "channel_pruning", "distillation")
+    assert list(space.shapes) == ["channel_pruning"]
+    assert "list index" in space.left_out["channel_pruning, further shapes"]

@@ -25,6 +25,7 @@ from leanloop.optimize.techniques import (
     TorchTechnique,
     Workshop,
     fine_tuning,
+    load_installed,
     read_config,
     reshaping,
 )
@@ -57,3 +58,5 @@ __all__ = [
     "revise",
     "search_worker",
 ]
+
+load_installed()

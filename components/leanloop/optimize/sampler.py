@@ -102,7 +102,7 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
             found = None if strength is None else (strength, usual)
         if found is not None:
             return shape, *found
-    for effort in EFFORTS if space.training else (usual,):
+    for effort in EFFORTS if space.trains else (usual,):
         for number, (shape, ladder) in enumerate(space.shapes.items()):
             if effort == usual and number:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,11 +12,15 @@ from leanloop.core.files import digest_json
 from leanloop.core.hardware import hardware_id, tool_versions
 from leanloop.core.names import code_version
 from leanloop.core.settings import Settings, TargetName
+from leanloop.optimize.candidate import reason_of
 from leanloop.optimize.recipe import Recipe, scaled
 from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, Technique, TorchTechnique
 
 PROBE = 0
 """An effort of nothing: the shape is timed untrained, and not trained."""
+
+OWN_SHAPE = "its own shape"
+"""Ladder of one rung, where nothing reshapes and something trains."""
 
 EFFORTS = (1, 2)
 """How many times the usual fine-tuning a shape is given: more once it is known which shapes fail narrowly."""
@@ -52,12 +56,20 @@ class Space:
     finishes: tuple[Finish, ...]
     left_out: Mapping[str, str]
 
+    @property
+    def trains(self) -> bool:
+        """Whether more effort means anything."""
+        return bool(self.training) or any(_trains(rung) for ladder in self.shapes.values() for rung in ladder)
+
     def torch(self, shape: str, strength: int, effort: int) -> tuple[Config, ...]:
-        """The PyTorch techniques of one point: none at strength 0, else the rung's configs and the training."""
+        """The PyTorch techniques of one point: none at strength 0, else the rung's configs and the training.
+
+        Where the rung trains itself, no other training follows.
+        """
         if strength == 0:
             return ()
-        times = max(effort, EFFORTS[0])
-        return (*self.shapes[shape][strength - 1], *(scaled(config, times) or config for config in self.training))
+        times, rung = max(effort, EFFORTS[0]), self.shapes[shape][strength - 1]
+        return tuple(scaled(config, times) or config for config in (rung if _trains(rung) else rung + self.training))
 
     def recipes(self, torch: tuple[Config, ...], finish: Finish) -> tuple[Recipe, ...]:
         """The recipes of one finish after some PyTorch techniques, best first."""
@@ -86,7 +98,7 @@ class Space:
 
 
 def make_space(bundle: Bundle, settings: Settings) -> Space:
-    """The space of a bundle under its settings.
+    """The space of a bundle under its settings; what cannot work with the bundle is left out, with the reason.
 
     Raises:
         SettingsError: A technique of the settings is not registered.
@@ -98,45 +110,75 @@ def make_space(bundle: Bundle, settings: Settings) -> Space:
             left_out[f"target {target}"] = reason
         else:
             targets.append(target)
-    reshaping: dict[str, TorchTechnique] = {}
+    shaping: dict[str, Sequence[Config]] = {}
     training: list[Config] = []
     finishes = [Finish(target, (None,)) for target in targets]
     for name in settings.optimize.techniques:
         technique = TECHNIQUES[name]
-        reason = technique.why_not(bundle) or _without_target(technique, targets)
+        reason, configs = _choices(technique, bundle, targets, budget)
         if reason:
             left_out[name] = reason
-            continue
-        if isinstance(technique, TorchTechnique) and not technique.trains:
-            reshaping[name] = technique
-            continue
-        configs = tuple(technique.choices(bundle, budget))
-        if isinstance(technique, GraphTechnique):
-            finishes.append(Finish(technique.target, configs))
+        elif isinstance(technique, GraphTechnique):
+            finishes.append(Finish(technique.target, tuple(configs)))
+        elif not technique.trains:
+            shaping[name] = configs
+        elif technique.own_ladder:
+            shaping[name] = [_seeded(config, settings.optimize.seed) for config in configs]
         else:
             training.append(_seeded(configs[0], settings.optimize.seed))
-    return Space(make_ladders(reshaping, bundle, budget), tuple(training), tuple(finishes), left_out)
+    ladders = make_ladders(shaping, bundle, budget, left_out)
+    if training and not ladders:
+        ladders[OWN_SHAPE] = ((),)
+    return Space(ladders, tuple(training), tuple(finishes), left_out)
 
 
 def make_ladders(
-    techniques: Mapping[str, TorchTechnique], bundle: Bundle, budget_minutes: float
+    choices: Mapping[str, Sequence[Config]], bundle: Bundle, budget_minutes: float, left_out: dict[str, str]
 ) -> dict[str, tuple[tuple[Config, ...], ...]]:
-    """All ladders of reshaping techniques: each one's own, its further ones, and those of one after another."""
+    """All ladders of what shapes a network: each technique's own, its further ones, those of one after another.
+
+    Args:
+        choices: By technique.
+        bundle: The owner's.
+        budget_minutes: Of the search.
+        left_out: Gets the reason where a technique's further ladders cannot be made.
+    """
     ladders: dict[str, tuple[tuple[Config, ...], ...]] = {}
     further: dict[str, tuple[tuple[Config, ...], ...]] = {}
-    for name, technique in techniques.items():
-        choices = technique.choices(bundle, budget_minutes)
-        after = [techniques[other] for other in technique.before if other in techniques]
+    for name, configs in choices.items():
+        technique = TECHNIQUES[name]
+        assert isinstance(technique, TorchTechnique)
+        after = [other for other in technique.before if other in choices]
         if not after:
-            ladders[name] = tuple((config,) for config in choices)
+            ladders[name] = tuple((config,) for config in configs)
         for other in after:
-            rungs = [(config,) for config in other.choices(bundle, budget_minutes)]
-            for count, config in enumerate(choices, start=1):
-                further[f"{name} {count}, {other.name}"] = ((config,), *((config, *rung) for rung in rungs))
-        if technique.further is not None:
-            for what, configs in technique.further(bundle, budget_minutes).items():
-                further[f"{name}, {what}"] = tuple((config,) for config in configs)
+            rungs = [(config,) for config in choices[other]]
+            for count, config in enumerate(configs, start=1):
+                further[f"{name} {count}, {other}"] = ((config,), *((config, *rung) for rung in rungs))
+        try:
+            more = {} if technique.further is None else technique.further(bundle, budget_minutes)
+        except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
+            left_out[f"{name}, further shapes"] = reason_of(error)
+            continue
+        for what, some in more.items():
+            further[f"{name}, {what}"] = tuple((config,) for config in some)
     return ladders | further
+
+
+def _choices(
+    technique: Technique, bundle: Bundle, targets: list[TargetName], budget_minutes: float
+) -> tuple[str, Sequence[Config]]:
+    """What a technique offers; or why it is left out."""
+    try:
+        reason = technique.why_not(bundle) or _without_target(technique, targets)
+        configs = () if reason else technique.choices(bundle, budget_minutes)
+    except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
+        return f"it cannot work with this model: {reason_of(error)}", ()
+    return reason or ("" if configs else "it has nothing to try here"), configs
+
+
+def _trains(rung: tuple[Config, ...]) -> bool:
+    return any(TECHNIQUES[config.technique].trains for config in rung)
 
 
 def _without_target(technique: Technique, targets: list[TargetName]) -> str | None:

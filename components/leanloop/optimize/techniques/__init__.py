@@ -1,7 +1,14 @@
-"""The techniques, one file each; each registers itself in `TECHNIQUES`."""
+"""The techniques, one file each; each registers itself in `TECHNIQUES`.
+
+An installed package adds its own by an entry point of the group `GROUP`, whose module registers them: so every process
+of a run knows them.
+"""
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
+from leanloop.core.errors import SettingsError
 from leanloop.optimize.techniques import (
     block_removal,
     channel_pruning,
@@ -61,3 +68,24 @@ __all__ = [
     "student",
     "unstructured_pruning",
 ]
+
+
+GROUP = "leanloop.techniques"
+
+
+def load_installed() -> None:
+    """Import what installed packages add; called when all of `leanloop.optimize` is there for them to import.
+
+    Raises:
+        SettingsError: A package's module cannot be imported.
+    """
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            raise SettingsError(
+                "A package that adds techniques cannot be imported.",
+                where=f"entry point {point.name} = {point.value}",
+                value=f"{type(error).__name__}: {error}",
+                fix=f"Correct or uninstall {point.dist.name if point.dist else 'the package'}.",
+            ) from error

@@ -84,5 +84,6 @@ TECHNIQUES.register(SemiStructuredPruningConfig.technique)(
         prepare=distillation.teacher_outputs,
         work=distillation.work,
         scale=distillation.scale,
+        own_ladder=True,
     )
 )

@@ -54,9 +54,9 @@ class UnstructuredPruningConfig(DistillationConfig):
 
 
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[UnstructuredPruningConfig]:
-    """Sparsities that networks usually bear, the strongest first."""
+    """Sparsities that networks usually bear, from mild to strong."""
     usual = asdict(distillation.choices(bundle, budget_minutes)[0])
-    return [UnstructuredPruningConfig(**usual, sparsity=sparsity) for sparsity in (0.9, 0.8, 0.7, 0.5)]
+    return [UnstructuredPruningConfig(**usual, sparsity=sparsity) for sparsity in (0.5, 0.7, 0.8, 0.9)]
 
 
 def sparsify(module: nn.Module, config: UnstructuredPruningConfig, workshop: Workshop) -> float:
@@ -112,5 +112,6 @@ TECHNIQUES.register(UnstructuredPruningConfig.technique)(
         prepare=distillation.teacher_outputs,
         work=distillation.work,
         scale=distillation.scale,
+        own_ladder=True,
     )
 )
