@@ -28,7 +28,7 @@ from leanloop.core.settings import Settings, load_settings
 from leanloop.core.store import Store
 from leanloop.core.workspace import with_absolute_paths
 from leanloop.optimize import Recipe, holds, search_worker
-from leanloop.optimize.candidate import finish_one
+from leanloop.optimize.candidate import finish_one, latency_of
 from leanloop.optimize.objective import objective
 from leanloop.optimize.plan import Job
 from leanloop.optimize.recipe import prefix_id
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = {"digits": "examples/digits/params.yaml", "MLP": "examples/fashion_mnist/params-mlp.yaml"}
 SEEDS = (0, 1, 2)
 EQUAL = 1.05
-GIVEN_UP = 12.0
+GIVEN_UP, LEAST_SECONDS = 6.0, 30.0
 _OURS = "ours"
 
 
@@ -69,7 +69,8 @@ def measure(folder: Path, example: str, seed: int) -> dict[str, Any]:
     if best is None:
         raise SystemExit(f"{example}, seed {seed}: the search found nothing that holds the accuracy")
     ours, trained = spent_until(rows, best, bundle, settings)
-    plain = plain_search(bundle, space, settings, folder, best, seed, most_seconds=GIVEN_UP * ours)
+    most = max(GIVEN_UP * ours, LEAST_SECONDS)
+    plain = plain_search(bundle, space, settings, folder, best, seed, most_seconds=most)
     return {"ours_seconds": ours, "ours_trained": trained, "best": best.model_dump(mode="json"), **plain}
 
 
@@ -120,7 +121,7 @@ def plain_search(
         folder=str(folder / "plain-process"),
     )
     workshop = job.workshop()
-    goal_ms = _bring(best, Store(store_url(settings)), workshop)
+    goal_ms = _bring(best, Store(store_url(settings)), job, workshop)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     seconds, paid, deadline = 0.0, set[str](), time.monotonic() + 20 * most_seconds + 600
     while seconds < most_seconds and time.monotonic() < deadline:
@@ -159,13 +160,13 @@ def _files(space: Space) -> Iterator[tuple[int, int]]:
             yield number, place
 
 
-def _bring(best: TrialRow, source: Store, workshop: Workshop) -> float:
+def _bring(best: TrialRow, source: Store, job: Job, workshop: Workshop) -> float:
     """Our best candidate's files into the plain search's store, under a name that it never asks for."""
     with tempfile.TemporaryDirectory(prefix="leanloop-economy-") as scratch:
         folder = Path(scratch) / "candidate"
         source.get_folder(f"candidates/{best.candidate_id}", folder)
         workshop.store.put_folder(f"candidates/{_OURS}", folder)
-        return Candidate.load(folder).latency_ms
+        return latency_of(Candidate.load(folder), folder, job, workshop)
 
 
 def _in_turns(row: TrialRow, job: Job, workshop: Workshop) -> float:
@@ -175,9 +176,16 @@ def _in_turns(row: TrialRow, job: Job, workshop: Workshop) -> float:
         return beside(_OURS, Candidate.load(folder).model, folder, job, workshop)
 
 
+def share(ours: float, plain: float) -> float:
+    """Our seconds in percent of the plain search's; where neither trained at all, staging saved nothing: 100."""
+    if plain > 0:
+        return 100 * ours / plain
+    return 100.0 if ours == 0 else float("inf")
+
+
 def judge(example: str, found: Sequence[dict[str, Any]]) -> list[Figure]:
     """An example's figures over its seeds."""
-    shares = [100 * one["ours_seconds"] / one["plain_seconds"] for one in found]
+    shares = [share(one["ours_seconds"], one["plain_seconds"]) for one in found]
     ours, plain = (statistics.median(one[key] for one in found) for key in ("ours_seconds", "plain_seconds"))
     ended = sum(not one["plain_found"] for one in found)
     return [

@@ -9,6 +9,8 @@ from typing import Self
 
 import psutil
 
+GIB = 1 << 30
+
 SECONDS = 0.25
 
 

@@ -66,9 +66,12 @@ LADDERS: dict[str, tuple[Bars, tuple[tuple[str, list[dict[str, Any]]], ...]]] = 
 }
 """Row -> its bars, and target and techniques of its recipes."""
 
-_VALIDATION_DROP = 0.0125
-"""That a search may lose on validation where 99 % of the *test* accuracy is to be kept. The original was stopped where
-validation was best, so that it flatters the original: 94.2 % there, 93.3 % on test; others are 0.5 points apart."""
+VALIDATION_DROP = 0.0125
+"""Share that everybody may lose on validation, where 99 % of the *test* accuracy is to be kept. The original's training
+was stopped where validation was best, which flatters it there, and nobody else."""
+
+REPLAYED = "everything together, goal batch 1"
+"""The row whose winner is made again by its own script."""
 
 SEARCHES: dict[str, tuple[Bars, Wanted]] = {
     "architecture search": (
@@ -77,11 +80,11 @@ SEARCHES: dict[str, tuple[Bars, Wanted]] = {
     ),
     "everything together, goal batch 1": (
         Bars(5, 25, None, 99, batch=1),
-        Wanted(1, TOGETHER, 28.0, 5, _VALIDATION_DROP),
+        Wanted(1, TOGETHER, 28.0, 5, VALIDATION_DROP),
     ),
     "everything together, goal batch 32": (
         Bars(5, 25, None, 99, batch=32),
-        Wanted(32, TOGETHER, 20.0, 5, _VALIDATION_DROP),
+        Wanted(32, TOGETHER, 20.0, 5, VALIDATION_DROP),
     ),
 }
 """Row -> its bars, and what the search is asked for."""

@@ -105,6 +105,7 @@ def search(folder: Path, run: Path, wanted: Wanted) -> dict[str, Any]:
     return {
         "reason": verdict.reason,
         "winner": winner and Entrant(winner.model, run / "artifacts" / winner.id).document(),
+        "id": winner and winner.id,
         "recipe": winner and winner.recipe and winner.recipe.model_dump(mode="json"),
         "bundle": str(run / "bundle"),
         "minutes": (time.monotonic() - started) / 60,

@@ -17,7 +17,9 @@ import nncf
 import numpy as np
 import openvino
 
-MAX_DROP = 0.01
+MAX_DROP = 0.0125
+"""On validation, as our own searches are allowed (``rows.py``)."""
+
 BATCH = 10
 
 

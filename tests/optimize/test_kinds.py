@@ -20,7 +20,7 @@ from leanloop.core.settings import Settings, load_settings
 from leanloop.core.store import Store
 from leanloop.optimize import TECHNIQUES, GraphTechnique, Recipe, TorchTechnique, Workshop
 from leanloop.optimize.apply import make_files, make_prefix
-from leanloop.optimize.techniques import Config, channel_pruning
+from leanloop.optimize.techniques import Config, channel_pruning, nncf_int8
 from leanloop.runtime import answers_of, original_outputs
 from tests.optimize import kinds
 
@@ -154,3 +154,9 @@ def test_what_quantises_answers_as_before(kind: str, name: str, workshops: dict[
     first, second = outputs.ravel(), reference.ravel()
     cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
     assert cosine > LEAST_COSINE.get((kind, name), 0.99)
+
+
+def test_of_a_transformer_the_last_choice_is_for_transformers(workshops: dict[str, Workshop]) -> None:
+    found = {kind: nncf_int8.choices(workshops[kind].bundle, 5.0) for kind in ("vision_transformer", "depthwise")}
+    assert [config.smooth for config in found["vision_transformer"]] == [False, False, True]
+    assert [config.smooth for config in found["depthwise"]] == [False, False]
