@@ -30,7 +30,7 @@ from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
 from leanloop.core.names import code_version
 from leanloop.core.settings import GoalSettings, load_settings
 from leanloop.core.workspace import with_absolute_paths
-from leanloop.optimize import Recipe, recipe_id
+from leanloop.optimize import Recipe
 from leanloop.optimize.candidate import finish_one, original_validation
 from leanloop.optimize.plan import Job
 from leanloop.steps import bundle as bundle_step
@@ -46,8 +46,15 @@ from search import STUDENT, search
 
 RESULTS = ROOT / "benchmarks/results"
 MINUTES = 90
-SOURCES, KINDS = ("benchmarks", "examples"), {".py", ".yaml", ".safetensors"}
-"""What decides the figures beside the packages."""
+SOURCES = (
+    "params.yaml",
+    "benchmarks/*.py",
+    "benchmarks/peer/*.py",
+    *(f"examples/{name}/*.{kind}" for name in ("fashion_mnist", "digits", "text_encoder") for kind in ("py", "yaml")),
+    "examples/fashion_mnist/*.safetensors",
+    "examples/digits/*.safetensors",
+)
+"""What decides the figures beside the packages; nothing that a bench writes."""
 
 
 def main() -> int:
@@ -55,7 +62,7 @@ def main() -> int:
     folder = results_folder()
     print(f"Results in {folder.relative_to(ROOT)}", flush=True)
     made = {name: stage(folder, slug(name), timed(lambda name=name: ladder(folder, name))) for name in LADDERS}
-    made |= {name: stage(folder, slug(name), timed(lambda name=name: searched(folder, name))) for name in SEARCHES}
+    made |= {name: stage(folder, slug(name), lambda name=name: searched(folder, name)) for name in SEARCHES}
     again = stage(folder, "replay", timed(lambda: replay(made[REPLAYED])))
     measured = stage(folder, "techniques-side-by-side", timed(lambda: side_by_side(folder, made)))
     lines = judge(made, again, Record(measured))
@@ -71,8 +78,7 @@ def main() -> int:
 
 def results_folder() -> Path:
     """Of all that decides the figures, and the machine; the benches of the optimiser share it."""
-    files = [ROOT / "params.yaml", *(file for root in SOURCES for file in sorted((ROOT / root).rglob("*.*")))]
-    sources = {str(file.relative_to(ROOT)): digest_file(file) for file in files if file.suffix in KINDS}
+    sources = {str(file.relative_to(ROOT)): digest_file(file) for kind in SOURCES for file in sorted(ROOT.glob(kind))}
     return OUT / f"optimiser-{digest_json([code_version(), hardware_id(), sources])[:12]}"
 
 
@@ -92,8 +98,8 @@ def slug(name: str) -> str:
 
 
 def searched(folder: Path, name: str) -> dict[str, Any]:
-    """A row of a search."""
-    return search(folder / "searches", folder / slug(name), SEARCHES[name][1])
+    """A row of a search, timed; the peers' bench takes it, too."""
+    return timed(lambda: search(folder / "searches", folder / slug(name), SEARCHES[name][1]))()
 
 
 def packed_bundle(folder: Path) -> Bundle:
@@ -117,22 +123,23 @@ def ladder(folder: Path, name: str) -> dict[str, Any]:
         trial=-1,
         folder=str(folder / "process"),
     )
-    workshop, tried = job.workshop(), []
+    workshop, tried, made = job.workshop(), [], None
     limit = asked.kept_percent / 100 * original_metric(job)
     with PeakMemory() as memory:
         for target, techniques in recipes:
             recipe = Recipe.from_record(RecipeRecord(target=target, techniques=tuple(techniques)))  # type: ignore[arg-type]
             row = finish_one(recipe, job, workshop)
             tried.append(row.model_dump(mode="json"))
+            made = row if row.state == "complete" else made
             if row.state == "complete" and row.metric is not None and row.metric >= limit:
                 break
-    identity = recipe_id(recipe, bundle.manifest.digest)
-    files = folder / slug(name)
-    if not workshop.store.get_folder(f"candidates/{identity}", files):
+    if made is None:
         raise SystemExit(f"{name}: no recipe could be carried out: {tried[-1]['reason']}")
+    files = folder / slug(name)
+    workshop.store.get_folder(f"candidates/{made.candidate_id}", files)
     return {
         "winner": Entrant(Candidate.load(files).model, files).document(),
-        "recipe": recipe.record().model_dump(mode="json"),
+        "recipe": made.recipe.model_dump(mode="json"),
         "tried": tried,
         "peak_memory_bytes": memory.bytes,
     }
@@ -150,12 +157,13 @@ def replay(row: Mapping[str, Any]) -> dict[str, Any]:
     if not row["winner"]:
         return {"same": False, "metric": 0.0, "before": 0.0}
     run = Path(row["bundle"]).parent
-    (script,) = run.glob(f"candidates/worker-*/{row['id']}/reproduce.sh")
+    script = next(run.glob(f"candidates/worker-*/{row['id']}/reproduce.sh"))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     printed = subprocess.run(["sh", str(script)], check=True, capture_output=True, text=True, env=environment).stdout
     found = json.loads(printed[printed.index("{") :])
     before = read_json(script.with_name("candidate.json"))["metric"]
-    return {"same": found["candidate"] == row["id"], "metric": found["metric"], "before": before}
+    same = found["candidate"] == row["id"] and found["metric"] is not None
+    return {"same": same, "metric": found["metric"] or 0.0, "before": before}
 
 
 def side_by_side(folder: Path, made: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -122,3 +122,17 @@ def test_an_onnx_file_with_a_fixed_batch_is_refused(project: Project, tmp_path: 
     pack(project.settings, project.folder, tmp_path / "bundle")
     with pytest.raises(ConversionError, match="batch axis is fixed"):
         write_original(str(tmp_path / "bundle"), str(tmp_path / "model.onnx"))
+
+
+def test_outputs_may_be_called_as_the_exporter_calls_what_is_inside(project: Project, tmp_path: Path) -> None:
+    """The exporter calls tensors of this network ``linear`` and ``relu``."""
+    project.document["model"] |= {"inputs": [{"name": "linear", "shape": [6]}], "outputs": ["relu"]}
+    model = project.folder / "model.py"
+    model.write_text(model.read_text().replace("return self.head(", "return 1.0 * self.head("))
+    pack(project.settings, project.folder, tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    export_onnx(bundle, bundle.module(), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["linear", "relu"]
+    names = [name for node in graph.node for name in node.output]
+    assert len(set(names)) == len(names)

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/text_encoder"
 FILES = ROOT / ".tools/text-encoder"
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module", autouse=True)
 def fetched() -> None:
@@ -59,7 +61,6 @@ def test_vectors_tell_what_sentences_are_about() -> None:
     assert torch.linalg.norm(cats) == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.e2e
 def test_post_training_techniques_keep_the_direction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANLOOP_EVENTS", "")  # `run_offline` sets it; it must not outlive the test
     overrides = {"workspace": str(tmp_path / "workspace"), "optimize.budget_minutes": 1.0, "benchmark.blocks": 4}

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from leanloop.bundle import Bundle
-from leanloop.core.contracts import Aim, Analysis, Candidates, RecipeRecord, SplitSummary
+from leanloop.core.contracts import Aim, Analysis, Candidates, RecipeRecord, SplitSummary, TrialRow
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.optimize.candidate import OUTPUTS
+from leanloop.optimize.objective import HOLDS_ACCURACY, LOSES
 from leanloop.optimize.recipe import Recipe
-from leanloop.optimize.remake import _as_long, _better_on_recent, _likes, _siblings, remake
+from leanloop.optimize.remake import _as_long, _better_on_recent, _likes, _siblings, as_quick, remake
 from leanloop.optimize.space import make_space
 from leanloop.optimize.study import store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
@@ -122,6 +123,25 @@ def test_on_recent_samples_it_must_be_really_better_than_what_serves(
     assert not _better_on_recent(row, equal, bundle, store)
     monkeypatch.setattr(bundle, "fresh_rows", lambda split: ~recent)
     assert not _better_on_recent(row, worse, bundle, store), "only golden answers are better"
+
+
+def test_other_files_that_hold_do_not_do_where_they_are_slower_than_what_serves() -> None:
+    """Seen on Fashion-MNIST: INT8 for another runtime kept the accuracy, took 1.76 times as long, and was refused."""
+
+    def row(recipe: Recipe, latency_ms: float, reason: str) -> TrialRow:
+        return TrialRow(
+            trial=0, recipe=recipe.record(), candidate_id="c", state="complete", rung="full", latency_ms=latency_ms,
+            metric=0.9, size_bytes=1, seconds=1.0, reason=reason,
+        )  # fmt: skip
+
+    champion = Recipe("onnxruntime", (*PRUNED, OrtStaticInt8Config()))
+    own = row(champion, 0.10, LOSES)
+    other_settings = row(Recipe("onnxruntime", (*PRUNED, OrtStaticInt8Config(per_channel=False))), 0.12, HOLDS_ACCURACY)
+    slower = row(Recipe("onnxruntime", (*PRUNED, OrtDynamicInt8Config())), 0.176, HOLDS_ACCURACY)
+    faster = row(Recipe("onnxruntime", PRUNED), 0.109, HOLDS_ACCURACY)
+    assert as_quick([own, other_settings, slower, faster], champion.record()) == [own, faster]
+    assert as_quick([slower, faster], champion.record()) == [], "nobody knows how fast what serves is"
+    assert as_quick([own], None) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import tempfile
 import warnings
@@ -58,6 +59,7 @@ def export_onnx(bundle: Bundle, module: nn.Module, path: Path, *, check: bool = 
         ConversionError: The module cannot be exported with a dynamic batch axis, or the file answers otherwise.
     """
     program = _exported(bundle, module)
+    _keep_names_apart(program.model)
     _strip(program.model)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
@@ -177,6 +179,23 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
+
+
+def _keep_names_apart(model: ir.Model) -> None:
+    """Rename inner tensors that are called as an input or output is.
+
+    The exporter calls a tensor by its operator, and an owner's output may well be called ``embedding`` or ``add``.
+    """
+    graph = model.graph
+    ends = [*graph.inputs, *graph.outputs]
+    taken = {value.name for value in ends}
+    inner = [value for node in graph.all_nodes() for value in node.outputs] + list(graph.initializers.values())
+    names = taken | {value.name for value in inner}
+    for value in inner:
+        if value.name in taken and not any(value is end for end in ends):
+            numbered = (f"{value.name}_{number}" for number in itertools.count(1))
+            value.name = next(name for name in numbered if name not in names)
+            names.add(value.name)
 
 
 def _strip(model: ir.Model) -> None:

@@ -19,6 +19,9 @@ CHAMPION = "champion"
 STUDENT = "student"
 """Folder of a `Champion`."""
 
+MAY_BE_SLOWER = 1.1
+"""A challenger that answers better than the champion may take so many times as long."""
+
 DATA = "data.npz"
 """Of a snapshot: its samples."""
 

@@ -230,7 +230,7 @@ class Settings(_Section):
     schema_version: Literal[1] = 1
     model: ModelSettings
     data: DataSettings
-    metric: str = Field("accuracy", description="accuracy, f1, rmse, agreement, or module:function")
+    metric: str = Field("accuracy", description="accuracy, f1, rmse, agreement, cosine, or module:function")
     goal: GoalSettings = GoalSettings()
     targets: tuple[TargetName, ...] = Field(("onnxruntime", "openvino"), min_length=1)
     optimize: OptimizeSettings = OptimizeSettings()

@@ -49,15 +49,17 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
     with tempfile.TemporaryDirectory(prefix="leanloop-candidate-") as scratch:
         folder = Path(scratch) / identity
         cached = store.get_folder(f"candidates/{identity}", folder)
-        if not cached:
-            try:
-                with working_on(recipe, job):
+        try:
+            with working_on(recipe, job):
+                if not cached:
                     _make_candidate(recipe, identity, job, workshop, folder)
-            except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
-                return row(recipe, job, workshop, state="failed", reason=fail(recipe, job, workshop, error))
+                candidate = Candidate.load(folder)
+                latency = latency_of(candidate, folder, job, workshop)
+        except Exception as error:  # noqa: BLE001 - whatever a converter raises is this recipe's result, and is shown
+            reason = reason_of(error) if cached else fail(recipe, job, workshop, error)
+            return row(recipe, job, workshop, state="failed", reason=reason)
+        if not cached:
             store.put_folder(f"candidates/{identity}", folder)
-        candidate = Candidate.load(folder)
-        latency = latency_of(candidate, folder, job, workshop)
         with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
             reason = accuracy_held(archive["output"], workshop, job.goal)
     return row(

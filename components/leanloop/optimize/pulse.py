@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -79,7 +80,8 @@ class Pulse:
             try:
                 self._store.put_json(self._key(self._worker), {"process": process, "count": count, "ended": ended})
             except Exception as error:  # noqa: BLE001 - whatever the store has, the next beat may reach it
-                emit("pulse_missed", worker=self._worker, reason=f"{type(error).__name__}: {error}")
+                with suppress(OSError):  # the disk may be full for events, too
+                    emit("pulse_missed", worker=self._worker, reason=f"{type(error).__name__}: {error}")
             count += 1
 
     def _key(self, worker: int) -> str:

@@ -5,7 +5,8 @@ First the recipe itself: what serves goes on learning from its own weights, wher
 make the files from the same PyTorch module, where these are faster. Both are trials like those of a search, with their
 rungs, and the store keeps what they find. Only when none does, or something faster is asked for, a search follows.
 
-What does: the accuracy that the goal asks for holds on golden and recent samples together. Recent samples may be so
+What does: it is hardly slower than what serves, and the accuracy that the goal asks for holds on golden and recent
+samples together. Recent samples may be so
 hard that no small model comes so near to its parent on them; then it must hold on the golden ones, and on the recent
 ones be really better than what serves.
 """
@@ -28,13 +29,14 @@ from leanloop.core.contracts import Aim, Analysis, BundleManifest, Candidates, R
 from leanloop.core.errors import LeanloopError
 from leanloop.core.events import emit, progress
 from leanloop.core.hardware import usable_cores
+from leanloop.core.loop_contracts import MAY_BE_SLOWER
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
 from leanloop.optimize.candidate import OUTPUTS
 from leanloop.optimize.objective import holds, holds_golden, objective, within_limits
 from leanloop.optimize.plan import Job, Plan
 from leanloop.optimize.recipe import Recipe
-from leanloop.optimize.search import failed_row, run_plan, search_worker, write_candidates
+from leanloop.optimize.search import failed_row, made_alike, run_plan, search_worker, write_candidates
 from leanloop.optimize.space import Finish, make_space
 from leanloop.optimize.study import store_url
 from leanloop.optimize.techniques.distillation import DistillationConfig
@@ -80,7 +82,7 @@ def remake(
         before = Recipe.from_record(champion)
         recipe = _resumed(before, bundle) or _as_long(before, parent, bundle.manifest)
         rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials")
-    fitting = [row for row in rows if within_limits(row, settings.goal)]
+    fitting = [row for row in as_quick(rows, champion) if within_limits(row, settings.goal)]
     if aim != "latency" and any(
         holds(row) or (holds_golden(row) and _better_on_recent(row, serving, bundle, store)) for row in fitting
     ):
@@ -88,6 +90,21 @@ def remake(
     emit("searching", reason="the recipe of what serves does not do" if rows else "what serves has no recipe")
     found = search_worker(bundle, analysis, settings, destination, 0)
     return write_candidates(bundle, store, [*rows, *found.trials], space.left_out, destination, 0)
+
+
+def as_quick(rows: Sequence[TrialRow], champion: RecipeRecord | None) -> list[TrialRow]:
+    """The candidates that are hardly slower than what serves, by the latency of files that were made as its are.
+
+    Files of another kind may keep the accuracy where these lose a little, and be refused later for their time.
+    """
+    if champion is None:
+        return []
+    before, made = Recipe.from_record(champion), [row for row in rows if row.state == "complete"]
+    serving = [row.latency_ms for row in made if made_alike(before, row) and row.latency_ms is not None]
+    if not serving:
+        return []
+    slowest = MAY_BE_SLOWER * min(serving)
+    return [row for row in made if row.latency_ms is not None and row.latency_ms <= slowest]
 
 
 def _better_on_recent(row: TrialRow, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:

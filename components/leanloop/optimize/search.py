@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from leanloop.bundle import Bundle
 from leanloop.core.child import Child
 from leanloop.core.contracts import Analysis, Candidates, RecipeRecord, TrialRow
-from leanloop.core.errors import ChildError, LeanloopError, TimeLimitError
+from leanloop.core.errors import ChildError, LeanloopError, MemoryLimitError, TimeLimitError
 from leanloop.core.events import emit, progress
 from leanloop.core.files import read_json
 from leanloop.core.hardware import usable_cores
@@ -152,8 +152,9 @@ class Search:
         try:
             outcome = self._run_limited(trial, child)
         except LeanloopError as error:
-            # A training that ran into the trial's limit says nothing of the accuracy that it would have reached.
-            status = NO_TIME if isinstance(error, TimeLimitError) else FAILS
+            # A training that ran into the trial's limits says nothing of the accuracy that it would have reached; what
+            # is stronger takes less of either.
+            status = NO_TIME if isinstance(error, (TimeLimitError, MemoryLimitError)) else FAILS
             row = failed_row(self._groups(trial)[0][0], self._bundle, trial.number, error)
             outcome = Outcome(status=status, rows=(row,))
         trial.set_user_attr(STATUS, outcome.status)
@@ -211,11 +212,15 @@ class Search:
         return [self._space.recipes(torch, finish) for finish in self._space.finishes]
 
     def _to_beat(self, trial: optuna.Trial, best: TrialRow | None) -> float | None:
-        """What a shape must be better than, untrained: on another ladder than the first, by more than noise."""
+        """What a shape must be better than, untrained: by more than noise on another ladder than the first.
+
+        So, too, where nothing reshapes: untrained, that is the original itself.
+        """
         if best is None:
             return None
         is_first = trial.params["shape"] == first_shape(self._space)
-        return objective(best, self._goal) * (1.0 if is_first else 1 - _LEAST_GAIN)
+        reshapes = bool(self._groups(trial)[0][0].untrained().torch)
+        return objective(best, self._goal) * (1.0 if is_first and reshapes else 1 - _LEAST_GAIN)
 
     def _best(self) -> TrialRow | None:
         """The best of the candidates that hold the accuracy within the goal's limits."""

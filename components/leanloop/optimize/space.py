@@ -90,6 +90,7 @@ class Space:
                 ],
                 "goal": settings.goal.model_dump(mode="json"),
                 "seed": settings.optimize.seed,
+                "limits": [settings.optimize.trial_timeout_seconds, settings.optimize.trial_memory_bytes],
                 "hardware": hardware_id(),
                 "tools": tool_versions(),
                 "code_version": code_version(),

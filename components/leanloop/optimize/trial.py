@@ -106,8 +106,12 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
     emit("trial_rung", trial=job.trial, rung="full")
     with working_on(None, job):
         make_prefix(first.torch, workshop)
-    rows = tuple(line for group in groups for line in _finish(group, plan, job, workshop))
-    # What fails after a training that was cut says nothing of the whole one.
+    rows: tuple[TrialRow, ...] = ()
+    for group in groups:
+        lines = _finish(group, plan, job, workshop)
+        cut = cut or (len(lines) < len(group) and not holds(lines[-1]))
+        rows += lines
+    # What fails after a training that was cut, or before all was tried, says nothing of the whole.
     failed = NO_TIME if cut else FAILS
     return Outcome(status=HOLDS if any(map(holds, rows)) else failed, rows=rows, short_metric=short_metric)
 
@@ -200,14 +204,14 @@ def _timed(status: Status, recipe: Recipe, timed: list[Timed], reason: str, job:
     return Outcome(status=status, rows=(line,))
 
 
-def _finish(group: Group, plan: Plan, job: Job, workshop: Workshop) -> list[TrialRow]:
+def _finish(group: Group, plan: Plan, job: Job, workshop: Workshop) -> tuple[TrialRow, ...]:
     """The first recipe of a group; while there is time the next ones, until one holds the accuracy."""
     rows: list[TrialRow] = []
     for recipe in group:
         rows.append(finish_one(recipe, job, workshop))
         if holds(rows[-1]) or time.time() > plan.deadline:
             break
-    return rows
+    return tuple(rows)
 
 
 def _is_trained(recipe: Recipe, workshop: Workshop) -> bool:

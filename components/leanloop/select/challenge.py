@@ -20,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from leanloop.core.contracts import Benchmark, Challenge, Check, Interval, VariantBenchmark
+from leanloop.core.loop_contracts import MAY_BE_SLOWER
 from leanloop.core.settings import GoalSettings
 from leanloop.select import formatting
 from leanloop.select.gate import Evidence
@@ -27,9 +28,6 @@ from leanloop.select.objective import speedup
 from leanloop.select.paired import metric_drop
 
 CHALLENGE_CHECKS = ("golden", "recent", "speed")
-
-SLOWER = 1.1
-"""A challenger that answers better may be slower by this factor."""
 
 
 def judged_by_the_goal(evidence: Evidence, challenge: Challenge | None) -> Evidence:
@@ -126,9 +124,9 @@ def _speed(
 ) -> Check:
     ratio = speedup(benchmark.variant(challenge.champion), variant, goal.batch_size, confidence)
     asked = challenge.aim == "latency"
-    passed = ratio.low > 1 if asked else ratio.high >= 1 / SLOWER
+    passed = ratio.low > 1 if asked else ratio.high >= 1 / MAY_BE_SLOWER
     verdict = (
         "really faster" if passed and asked else "not really faster" if asked else "kept" if passed else "too slow"
     )
     note = f"{formatting.comparison('latency_p50', ratio)} than the champion: {verdict}."
-    return Check(name="speed", passed=passed, value=ratio.value, limit=1.0 if asked else 1 / SLOWER, note=note)
+    return Check(name="speed", passed=passed, value=ratio.value, limit=1.0 if asked else 1 / MAY_BE_SLOWER, note=note)

@@ -10,6 +10,9 @@ Source: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Netwo
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,9 +42,9 @@ def recalibrate(module: nn.Module, bundle: Bundle) -> None:
             layer.momentum = None  # the plain average over all batches
             layer.train()
         with torch.no_grad():
-            for batch in samples.batches(_BATCH):
-                if len(batch) > 1:  # a single sample has no spread
-                    module(*tensors(batch.inputs))
+            # Of one size, since each counts alike in the average, and a small one knows little of the spread.
+            for rows in np.array_split(np.arange(len(samples)), math.ceil(len(samples) / _BATCH)):
+                module(*tensors(samples.take(rows).inputs))
     finally:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -98,8 +99,11 @@ def _size(student: nn.Module, bundle: Bundle) -> tuple[int, int]:
     """Weights, and floating-point operations on a few samples."""
     weights = sum(parameter.numel() for parameter in student.parameters())
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            student.eval()(*channel_pruning.trace_inputs(bundle))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+            # The counter sees neither oneDNN's LSTM nor the fast path that a transformer layer takes without gradients.
+            with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+                student.eval()(*channel_pruning.trace_inputs(bundle))
     except Exception as error:
         raise TrialError(
             "The student does not run on the original's inputs.",
