@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -19,14 +20,16 @@ from tests.optimize import kinds
 openvino = pytest.importorskip("openvino")
 nncf = pytest.importorskip("nncf")
 
+EXAMPLES = runpy.run_path(str(Path(__file__).parents[2] / "examples/kinds/model.py"))
+
 NETWORKS: list[Callable[[], nn.Module]] = [
-    kinds.depthwise,
+    EXAMPLES["depthwise"],
     kinds.grouped,
     kinds.branches,
     kinds.shared,
     kinds.perceptron,
-    kinds.vision_transformer,
-    kinds.recurrent,
+    EXAMPLES["vision_transformer"],
+    EXAMPLES["recurrent"],
 ]
 
 
