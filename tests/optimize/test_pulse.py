@@ -46,6 +46,22 @@ def test_a_worker_that_beats_lives_and_one_that_stopped_is_dead(store: Store) ->
         del other._ended.set, store.put_json
 
 
+def test_a_beat_that_the_store_does_not_take_is_not_the_last(store: Store) -> None:
+    put, refused = store.put_json, []
+
+    def full(key: str, document: dict[str, object]) -> None:
+        if len(refused) < 3:
+            refused.append(key)
+            raise OSError("No space left on device")
+        put(key, document)
+
+    store.put_json = full  # type: ignore[method-assign]
+    with make(store, 1):
+        assert becomes(lambda: (store.get_json("studies/study/pulse/1.json") or {}).get("count", 0) > 4)
+    assert len(refused) == 3
+    del store.put_json
+
+
 def test_one_that_ended_its_work_is_not_dead(store: Store) -> None:
     mine = make(store, 0, dead_after=0.1)
     with make(store, 1):

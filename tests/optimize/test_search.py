@@ -227,13 +227,14 @@ def test_a_kept_candidate_is_timed_as_the_goal_has_it(bundle: Bundle, tmp_path: 
     assert len({row.candidate_id for row in rows}) == 1
 
 
-def test_a_training_that_ran_out_of_time_says_nothing_of_the_accuracy(
-    bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [TimeLimitError, MemoryLimitError])
+def test_a_training_that_ran_into_a_limit_says_nothing_of_the_accuracy(
+    kind: type[ChildError], bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_long(*_: object) -> Outcome:
-        raise TimeLimitError("A child process ran longer than 900 s and was ended.")
+    def too_much(*_: object) -> Outcome:
+        raise kind("A child process exceeded a limit.")
 
-    monkeypatch.setattr(search_module, "run_plan", too_long)
+    monkeypatch.setattr(search_module, "run_plan", too_much)
     document = small.model_dump(mode="json")
     document["optimize"] |= {"max_trials": 3, "workers": 1}
     document["workspace"] = str(tmp_path)
@@ -265,9 +266,14 @@ def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Pa
     assert not any(Recipe.from_record(row.recipe).trains for row in found.trials if row.state == "complete")
 
 
-def test_another_goal_is_another_study(bundle: Bundle, small: Settings) -> None:
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("goal", "batch_size", 1), ("optimize", "trial_timeout_seconds", 1_800.0)]
+)
+def test_another_goal_or_limit_is_another_study(
+    section: str, key: str, value: float, bundle: Bundle, small: Settings
+) -> None:
     document = small.model_dump(mode="json")
-    document["goal"]["batch_size"] = 1
+    document[section][key] = value
     other = parse_settings(document, source="test")
     names = {
         open_study(one, make_space(bundle, one), bundle.manifest.digest).study_name for one in (small, other, small)
