@@ -8,7 +8,8 @@ from leanloop.core.contracts import TrialRow
 from leanloop.core.settings import GoalSettings
 
 HOLDS_ACCURACY = "holds the accuracy"
-"""Reason of a complete `TrialRow` whose candidate keeps the metric that the goal asks for."""
+"""Reason of a complete `TrialRow` whose candidate keeps the metric that the goal asks for; of a revision on the golden
+samples, and on golden and recent ones together."""
 
 HOLDS_GOLDEN = "holds the accuracy on the owner's samples"
 """Reason of one that does so on the golden samples of a revision, but not on golden and recent ones together."""
