@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,13 +29,8 @@ def fetched() -> None:
     subprocess.run([sys.executable, EXAMPLE / "fetch.py"], check=True)
 
 
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"text_encoder_{name}", EXAMPLE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+def module(name: str) -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLE / f"{name}.py")))
 
 
 def test_words_become_the_published_ids() -> None:
