@@ -27,6 +27,11 @@ def turned(images: np.ndarray) -> np.ndarray:
     return np.rot90(images, axes=(2, 3)).copy()
 
 
+def scrambled(images: np.ndarray) -> np.ndarray:
+    order = np.random.default_rng(0).permutation(images[0].size)
+    return images.reshape(len(images), -1)[:, order].reshape(images.shape)
+
+
 def asked(bundle: Bundle, shift: Shift, rows: slice | np.ndarray = slice(None)) -> Split:
     test = bundle.split("test").take(rows)
     return Split("train", {"image": shift(test.inputs["image"])}, test.targets)
@@ -44,8 +49,16 @@ def test_noise_and_brightness_are_taken_over_to_old_samples(bundle: Bundle, shif
     assert abs(cost) < 0.15
 
 
-def test_a_turned_world_is_not(bundle: Bundle) -> None:
-    assert find_likeness(bundle, asked(bundle, turned), seed=0) is None
+def test_so_is_what_was_done_to_the_camera(bundle: Bundle) -> None:
+    likeness = find_likeness(bundle, asked(bundle, turned), seed=0)
+    assert likeness is not None
+    assert likeness.view is not None
+    assert abs(np.rad2deg(likeness.view.numbers[0])) == pytest.approx(90, abs=3)
+    assert not likeness.noise.any(), "it is as clean as it was"
+
+
+def test_a_scrambled_world_is_not(bundle: Bundle) -> None:
+    assert find_likeness(bundle, asked(bundle, scrambled), seed=0) is None
 
 
 def test_other_shares_of_classes_are_no_shift(bundle: Bundle) -> None:

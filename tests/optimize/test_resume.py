@@ -16,6 +16,7 @@ from leanloop.optimize.apply import CHECKPOINT, keep_checkpoint, make_prefix
 from leanloop.optimize.recipe import Recipe
 from leanloop.optimize.remake import _resumed
 from leanloop.optimize.techniques import Workshop
+from leanloop.optimize.techniques.blending import BlendingConfig
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
@@ -62,10 +63,10 @@ def test_a_student_of_a_student_has_its_shapes_too(with_student: Workshop, tmp_p
 def test_the_recipe_of_what_serves_goes_on_gently(with_student: Workshop) -> None:
     recipe = _resumed(STUDENT, with_student.bundle)
     assert recipe is not None
-    first, training, graph = recipe.configs
-    assert (first, graph) == (ResumeConfig(), STUDENT.graph)
+    first, training, last, graph = recipe.configs
+    assert (first, last, graph) == (ResumeConfig(), BlendingConfig(), STUDENT.graph)
     assert isinstance(training, DistillationConfig)
-    assert training.learning_rate == 0.02
+    assert training.learning_rate == 0.05
     steps = training.epochs * (training.samples // training.batch_size)
     assert steps == pytest.approx(1_200, rel=0.1)
     assert training.samples <= with_student.bundle.manifest.splits["train"].samples

@@ -146,7 +146,7 @@ def test_drafts_give_files_of_the_same_size(workshop: Workshop, tmp_path: Path) 
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in GRAPH and name != "resume"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GRAPH and name not in ("blending", "resume")])
 def test_retraining_is_left_out_of_an_onnx_model(name: str, make_onnx_bundle: Bundle) -> None:
     reason = TECHNIQUES[name].why_not(make_onnx_bundle)
     assert reason is not None
@@ -248,6 +248,7 @@ def _agreement(model: ModelFiles, folder: Path, bundle: Bundle) -> float:
 def test_torch_techniques_are_told_apart() -> None:
     kinds = {name: TECHNIQUES[name] for name in NAMES}
     assert {name for name, kind in kinds.items() if isinstance(kind, TorchTechnique)} == {
+        "blending",
         "block_removal",
         "channel_pruning",
         "distillation",
@@ -259,6 +260,7 @@ def test_torch_techniques_are_told_apart() -> None:
         "unstructured_pruning",
     }
     assert {name for name, kind in kinds.items() if kind.trains} == {
+        "blending",
         "distillation",
         "feature_distillation",
         "quantisation_aware_training",

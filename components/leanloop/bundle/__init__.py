@@ -11,6 +11,7 @@ from leanloop.bundle.data import SPLITS, Arrays, Split, SplitName, tensors
 from leanloop.bundle.likeness import Likeness
 from leanloop.bundle.metrics import Metric, classes_of, correct, make_metric
 from leanloop.bundle.pack import pack, seal
+from leanloop.bundle.view import View
 
 __all__ = [
     "SPLITS",
@@ -20,6 +21,7 @@ __all__ = [
     "Metric",
     "Split",
     "SplitName",
+    "View",
     "classes_of",
     "correct",
     "make_metric",

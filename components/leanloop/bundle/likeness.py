@@ -7,9 +7,9 @@ are those of the fresh ones. With the means ``m`` and ``m'`` and the variances `
     x_i -> clip(t_i (x_i - m_i) + m'_i + sqrt(w + e_i) N(0, 1))        0 <= t_i <= 1,  w >= 0,  e_i >= 0
 
 Where the fresh ones vary less, detail is gone; where they vary more, that is not the old content stretched but
-something new, and comes as noise. So noise, blur, contrast and brightness are met; a rotation is not, and whoever
-uses a likeness must see that a model finds its samples about as hard as the fresh ones (see
-`leanloop.optimize.likeness`).
+something new, and comes as noise. So noise, contrast and brightness are met. What moves the content, as a turned camera
+does, is not: where a `leanloop.bundle.view` explains it, old samples are seen through that first. Whoever uses a
+likeness must see that a model finds its samples about as hard as the fresh ones (see `leanloop.optimize.likeness`).
 
 Two things keep the few fresh samples from being read too closely. The variance of one axis is known to some per cent
 only, which along an axis of much content is far more than the noise that is looked for: white noise ``w`` is read from
@@ -28,10 +28,12 @@ Frustratingly Easy Domain Adaptation", AAAI 2016.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+
+from leanloop.bundle.view import View
 
 MOST_NUMBERS = 1_024
 """Per sample: its principal axes have the square."""
@@ -66,6 +68,7 @@ class Likeness:
         scale: What stays of the old content along each axis, 0 to 1, [d].
         noise: Standard deviation of what is new along each axis, before clipping, [d].
         limits: Least and greatest number of the fresh samples, [2].
+        view: What old samples are seen through first, so that the old mean and axes are of what is seen; None as is.
     """
 
     old_mean: np.ndarray
@@ -74,15 +77,19 @@ class Likeness:
     scale: np.ndarray
     noise: np.ndarray
     limits: np.ndarray
+    view: View | None = None
 
     @staticmethod
-    def fit(old: np.ndarray, fresh: np.ndarray) -> Likeness:
+    def fit(old: np.ndarray, fresh: np.ndarray, view: View | None = None) -> Likeness:
         """The way from old samples to fresh ones.
 
         Args:
             old: [n, ...].
             fresh: [m, ...]; of the same classes in the same shares.
+            view: What the old ones are seen through.
         """
+        if view is not None:
+            return replace(Likeness.fit(view.apply(old), fresh), view=view)
         before, after = (values.reshape(len(values), -1).astype(np.float64) for values in (old, fresh))
         # Axes lie where their own samples vary most: only others tell how much there is along them.
         ours, others = np.array_split(before, 2)
@@ -93,8 +100,14 @@ class Likeness:
         mean, moved, new = before.mean(0), after.mean(0) - before.mean(0), want - have
 
         def draft(shift: np.ndarray, scale: np.ndarray, noise: np.ndarray) -> Likeness:
-            numbers = (mean, mean + shift, axes, scale, np.sqrt(noise), limits)
-            return Likeness(*(values.astype(np.float32) for values in numbers))
+            return Likeness(
+                old_mean=mean.astype(np.float32),
+                fresh_mean=(mean + shift).astype(np.float32),
+                axes=axes.astype(np.float32),
+                scale=scale.astype(np.float32),
+                noise=np.sqrt(noise).astype(np.float32),
+                limits=limits.astype(np.float32),
+            )
 
         some, all_of_it = others[:_CLIPPED], np.ones(len(have))
         content = _along(some, axes).var(0)
@@ -117,6 +130,14 @@ class Likeness:
         scale = np.sqrt(np.clip(1 - taken / np.maximum(have, _TINY), 0, 1))
         return draft(shift, scale, white + np.where(missing > _SURE * error, missing, 0.0))
 
+    def clear(self) -> Likeness:
+        """The same without noise and with all detail: what is left is the view and what moved the mean.
+
+        A world that is clean where it shows nothing, as a black background, is so for a network, too, and a little
+        noise that the fit reads into it is enough to mislead one.
+        """
+        return replace(self, scale=np.ones_like(self.scale), noise=np.zeros_like(self.noise))
+
     def apply(self, values: np.ndarray, seed: int) -> np.ndarray:
         """Look-alikes of fresh samples, one per old one, in their shape and type.
 
@@ -124,7 +145,8 @@ class Likeness:
             values: Old samples, [n, ...].
             seed: Of the noise.
         """
-        flat = values.reshape(len(values), -1).astype(np.float32)
+        seen = values if self.view is None else self.view.apply(values)
+        flat = seen.reshape(len(values), -1).astype(np.float32)
         drawn = np.random.default_rng(seed).standard_normal(flat.shape, np.float32)
         along = ((flat - self.old_mean) @ self.axes) * self.scale + drawn * self.noise
         moved: np.ndarray = np.clip(along @ self.axes.T + self.fresh_mean, *self.limits)
@@ -132,13 +154,20 @@ class Likeness:
 
     def save(self, path: Path) -> None:
         """Write it as ``.npz``."""
-        np.savez(path, allow_pickle=False, **{field.name: getattr(self, field.name) for field in fields(self)})
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        if self.view is not None:
+            arrays |= {"view": self.view.numbers, "view_outside": np.float64(self.view.outside)}
+        np.savez(path, allow_pickle=False, **arrays)
 
     @staticmethod
     def load(path: Path) -> Likeness:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as archive:
-            return Likeness(**{field.name: archive[field.name] for field in fields(Likeness)})
+            view = View(archive["view"], float(archive["view_outside"])) if "view" in archive else None
+            return Likeness(**{name: archive[name] for name in _ARRAYS}, view=view)
+
+
+_ARRAYS = tuple(field.name for field in fields(Likeness) if field.name != "view")
 
 
 def _along(values: np.ndarray, axes: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ First the recipe itself: what serves goes on learning from its own weights, wher
 make the files from the same PyTorch module, where these are faster. Both are trials like those of a search, with their
 rungs, and the store keeps what they find. Only when none does, or something faster is asked for, a search follows.
 
-What does: it is hardly slower than what serves, and the accuracy that the goal asks for holds on golden and recent
-samples together. Recent samples may be so
+What does: it is hardly slower than what serves, loses no more on golden samples than its gate lets pass, and the
+accuracy that the goal asks for holds on golden and recent samples together. Recent samples may be so
 hard that no small model comes so near to its parent on them; then it must hold on the golden ones, and on the recent
 ones be really better than what serves.
 """
@@ -39,6 +39,7 @@ from leanloop.optimize.recipe import Recipe
 from leanloop.optimize.search import failed_row, made_alike, run_plan, search_worker, write_candidates
 from leanloop.optimize.space import Finish, make_space
 from leanloop.optimize.study import store_url
+from leanloop.optimize.techniques.blending import BlendingConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.resume import ResumeConfig
 from leanloop.optimize.techniques.resume import why_not as why_no_student
@@ -47,8 +48,9 @@ from leanloop.runtime import kept_original_outputs
 _RESUMED_STEPS = 1_200
 """Of a student that goes on learning: it has little to mend."""
 
-_GENTLE = {"sgd": 0.02, "adamw": 5e-4}
-"""Its learning rate, at most: the weights are good already."""
+_GENTLE = {"sgd": 0.05, "adamw": 5e-4}
+"""Its learning rate, at most: the weights are good already. Blended afterwards, a resumed student of the Fashion-MNIST
+CNN forgets half as much with 0.05 as with 0.02, for the same gain."""
 
 _GIVEN_UP = 0.9
 """Only a short training that loses this share of the metric says that the recipe cannot work any more."""
@@ -83,9 +85,7 @@ def remake(
         recipe = _resumed(before, bundle) or _as_long(before, parent, bundle.manifest)
         rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials")
     fitting = [row for row in as_quick(rows, champion) if within_limits(row, settings.goal)]
-    if aim != "latency" and any(
-        holds(row) or (holds_golden(row) and _better_on_recent(row, serving, bundle, store)) for row in fitting
-    ):
+    if aim != "latency" and any(_does(row, serving, bundle, store) for row in fitting):
         return write_candidates(bundle, store, rows, space.left_out, destination, 0)
     emit("searching", reason="the recipe of what serves does not do" if rows else "what serves has no recipe")
     found = search_worker(bundle, analysis, settings, destination, 0)
@@ -107,15 +107,47 @@ def as_quick(rows: Sequence[TrialRow], champion: RecipeRecord | None) -> list[Tr
     return [row for row in made if row.latency_ms is not None and row.latency_ms <= slowest]
 
 
-def _better_on_recent(row: TrialRow, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:
-    recent, validation = bundle.fresh_rows("validation"), bundle.split("validation")
+def _does(row: TrialRow, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:
+    """Whether a candidate keeps the accuracy, beside the parent and beside what serves: the gate asks for both."""
+    if not holds_golden(row):
+        return False
+    outputs = _outputs(row, store)
+    if not _keeps_golden(outputs, serving, bundle, store):
+        return False
+    return holds(row) or _better_on_recent(outputs, serving, bundle, store)
+
+
+def _outputs(row: TrialRow, store: Store) -> np.ndarray:
+    """First output of a candidate on the validation split, [samples, ...]."""
     with tempfile.TemporaryDirectory(prefix="leanloop-remade-") as scratch:
         store.get_folder(f"candidates/{row.candidate_id}", Path(scratch) / "candidate")
         with np.load(Path(scratch) / "candidate" / OUTPUTS, allow_pickle=False) as archive:
-            output = archive["output"]
-    truth = bundle.truth(validation, lambda: kept_original_outputs(bundle, validation, store))
-    gained = noninferiority(bundle.metric, serving[recent], output[recent], truth[recent], margin=0.0)
-    return gained.upper_bound < 0
+            output: np.ndarray = archive["output"]
+    return output
+
+
+def _keeps_golden(outputs: np.ndarray, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:
+    """As `leanloop.select.challenge` judges: a point at most is lost, and surely so, or no loss can be told at all."""
+    golden = ~bundle.fresh_rows("validation")
+    if not golden.any():
+        return True
+    metric, truth = bundle.metric, _truth(bundle, store)[golden]
+    before, after = serving[golden], outputs[golden]
+    point = metric.point(metric.score(before, truth))
+    lost = noninferiority(metric, before, after, truth, margin=point)
+    gained = noninferiority(metric, after, before, truth, margin=0.0)
+    return lost.holds or (lost.drop <= point and gained.upper_bound >= 0)
+
+
+def _better_on_recent(outputs: np.ndarray, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:
+    recent = bundle.fresh_rows("validation")
+    truth = _truth(bundle, store)[recent]
+    return noninferiority(bundle.metric, serving[recent], outputs[recent], truth, margin=0.0).upper_bound < 0
+
+
+def _truth(bundle: Bundle, store: Store) -> np.ndarray:
+    validation = bundle.split("validation")
+    return bundle.truth(validation, lambda: kept_original_outputs(bundle, validation, store))
 
 
 def _remade(
@@ -196,7 +228,7 @@ def _resumed(recipe: Recipe, bundle: Bundle) -> Recipe | None:
         samples=math.ceil(passed / epochs),
         learning_rate=min(training[0].learning_rate, _GENTLE[training[0].optimizer]),
     )
-    return Recipe(recipe.target, (ResumeConfig(), gentle, *filter(None, [recipe.graph])))
+    return Recipe(recipe.target, (ResumeConfig(), gentle, BlendingConfig(), *filter(None, [recipe.graph])))
 
 
 def _as_long(recipe: Recipe, parent: BundleManifest, revised: BundleManifest) -> Recipe:

@@ -34,7 +34,8 @@ from leanloop.core.events import emit
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
 from leanloop.optimize.likeness import find_likeness
-from leanloop.optimize.techniques.distillation import DistillationConfig, taught_loss, teacher_answers
+from leanloop.optimize.techniques.blending import blend
+from leanloop.optimize.techniques.distillation import DistillationConfig, quick_answers, taught_loss, teacher_answers
 from leanloop.optimize.techniques.training import normalises_layers, train
 from leanloop.runtime import original_outputs
 
@@ -51,8 +52,7 @@ _MOST_OLD = 24_000
 """Of the old samples; more are not passed in the time that there is."""
 
 _MOST_EPOCHS = 3
-_ENOUGH_STEPS = 300
-_LEAST_STEPS = 150
+_LEAST_STEPS = 300
 """Fewer leave the weights worse than they were: a budget that is too short for these is overrun."""
 
 _TIMED_STEPS = 8
@@ -193,6 +193,7 @@ def _learn(parent: Bundle, revised: Bundle, folder: Path, seed: int, seconds: fl
     module = parent.module()
     before = copy.deepcopy(module)
     _fine_tune(module, parent, revised, seed, seconds, threads)
+    module = _blended(before, module, revised, threads)
     validation, recent = revised.split("validation"), revised.fresh_rows("validation")
     assert validation.targets is not None
     first = parent.manifest.outputs[0]
@@ -210,6 +211,21 @@ def _learn(parent: Bundle, revised: Bundle, folder: Path, seed: int, seconds: fl
     state = {key: tensor.detach().clone().contiguous() for key, tensor in module.state_dict().items()}
     safetensors.torch.save_file(state, folder / name)
     return name
+
+
+def _blended(before: nn.Module, after: nn.Module, revised: Bundle, threads: int) -> nn.Module:
+    """The fine-tuned model, averaged with what it was so that it forgets less."""
+    validation, first = revised.split("validation"), revised.manifest.outputs[0]
+    assert validation.targets is not None
+    found, _ = blend(
+        before,
+        after,
+        lambda one: quick_answers(revised, one, validation, threads)[first],
+        validation.targets,
+        revised.fresh_rows("validation"),
+        revised.metric,
+    )
+    return found
 
 
 def _gate(
@@ -266,8 +282,8 @@ def _fine_tune(module: nn.Module, parent: Bundle, revised: Bundle, seed: int, se
     few = [values[: _TIMED_STEPS * config.batch_size] for values in inputs]
     trial = replace(config, epochs=1)
     pace = train(copy.deepcopy(module), few, loss_of, trial, np.random.default_rng(seed), threads=threads)
-    enough, least = (steps * config.batch_size for steps in (_ENOUGH_STEPS, _LEAST_STEPS))
-    passed = min(max(_MOST_EPOCHS * len(part), enough), max(least, int(seconds / pace)))
+    least = _LEAST_STEPS * config.batch_size
+    passed = max(least, min(_MOST_EPOCHS * len(part), int(seconds / pace)))
     schedule = replace(config, epochs=math.ceil(passed / len(part)))
     # They lie in random order, so that a part of them is drawn at random.
     some = [values[: math.ceil(passed / schedule.epochs)] for values in inputs]

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 from leanloop.core.errors import SettingsError
 from leanloop.optimize.techniques import (
+    blending,
     block_removal,
     channel_pruning,
     distillation,
@@ -48,6 +49,7 @@ __all__ = [
     "Technique",
     "TorchTechnique",
     "Workshop",
+    "blending",
     "block_removal",
     "channel_pruning",
     "check",

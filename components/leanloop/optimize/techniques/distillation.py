@@ -250,15 +250,29 @@ def teacher_answers(bundle: Bundle, split: Split, threads: int) -> dict[str, np.
         split: The samples.
         threads: CPU threads.
     """
+    return quick_answers(bundle, bundle.module(), split, threads)
+
+
+def quick_answers(bundle: Bundle, module: nn.Module, split: Split, threads: int) -> dict[str, np.ndarray]:
+    """A network's outputs in bf16 where the CPU has it, [samples, ...] by output name.
+
+    Args:
+        bundle: Names the outputs.
+        module: The network; it is left as it is.
+        split: The samples.
+        threads: CPU threads.
+    """
     torch.set_num_threads(threads)
-    module, turn, parts = bundle.module(), TrainingTurn(), []
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    was, turn, parts = module.training, TrainingTurn(), []
+    module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         for batch in split.batches(_BATCH):
             with turn, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
                 parts.append(bundle.name_outputs(module(*map(channels_last, tensors(batch.inputs)))))
     finally:
         turn.close()
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module.train(was)
     return {name: np.concatenate([part[name] for part in parts]) for name in bundle.manifest.outputs}
 
 
