@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,8 @@ class Peer:
 
 ORT = ("onnxruntime==1.31.1", "onnx==1.23.2", "sympy")
 NNCF = ("nncf==3.4.0", "openvino==2026.4.1")
-OLIVE = ("olive-ai==0.13.0", "onnxruntime==1.31.1", "torch==2.13.0")
+OLIVE = ("olive-ai==0.13.0", "onnxruntime==1.31.1", "torch==2.13.0", "requests")
+"""Olive imports ``requests`` without asking for it."""
 
 
 def make(peer: Peer, bundle: Bundle, work: Path) -> dict[str, Any]:
@@ -51,7 +53,15 @@ def make(peer: Peer, bundle: Bundle, work: Path) -> dict[str, Any]:
     script, *arguments = peer.script
     command = [str(environment(peer.requirements)), str(ROOT / "benchmarks/peer" / script), str(work), *arguments]
     with (work / f"{peer.folder}.log").open("w") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=SECONDS, cwd=work)
+        done = subprocess.run(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=SECONDS,
+            cwd=work,
+            env={**os.environ, "OLIVE_DISABLE_TELEMETRY": "1"},
+        )
     main_file = "model.xml" if peer.runtime == "openvino" else "model.onnx"
     if done.returncode or not (work / peer.folder / main_file).exists():
         sys.exit(f"{' '.join(peer.script)} ended with {done.returncode} and no model; see {log.name}")

@@ -23,6 +23,9 @@ from torch.utils.data import Dataset
 MAX_DROP = 0.0125
 """On validation, as our own searches are allowed (``rows.py``)."""
 
+SECONDS = 480
+"""Of the search; what it has found by then counts."""
+
 
 class Samples(Dataset[Any]):
     """Inputs by name with a label; calibration samples have none."""
@@ -58,7 +61,7 @@ def data(name: str, file: Path, batch: int) -> dict[str, Any]:
         "load_dataset_config": {"type": "samples", "params": {"file": str(file)}},
         "pre_process_data_config": {"type": "skip_pre_process"},
         "post_process_data_config": {"type": "largest_logit"},
-        "dataloader_config": {"batch_size": batch},
+        "dataloader_config": {"type": "default_dataloader", "params": {"batch_size": batch}},
     }
 
 
@@ -79,6 +82,8 @@ def main(work: Path, batch: int) -> None:
         ],
         "evaluators": {
             "both": {
+                # Named, since Olive 0.13 stumbles over an evaluator without a type.
+                "type": "OnnxEvaluator",
                 "metrics": [
                     {
                         "name": "latency",
@@ -104,11 +109,11 @@ def main(work: Path, batch: int) -> None:
                             }
                         ],
                     },
-                ]
+                ],
             }
         },
         "passes": {"quantised": {"type": "OnnxStaticQuantization", "data_config": "calibration"}},
-        "search_strategy": {"execution_order": "joint", "sampler": "tpe", "max_samples": 20, "seed": 0},
+        "search_strategy": {"execution_order": "joint", "sampler": "tpe", "seed": 0, "max_time": SECONDS},
         "evaluator": "both",
         "host": "here",
         "target": "here",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Grouped(nn.Module):
@@ -53,6 +54,17 @@ class Shared(nn.Module):
         return self.head(hidden)
 
 
+class Normalised(nn.Module):
+    """Answers are scaled to one length, as embeddings are: the exporter makes an Expand of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 4 * functional.normalize(self.head(torch.relu(self.first(images.flatten(1)))), dim=1)
+
+
 def perceptron() -> nn.Module:
     """Three layers."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10))
@@ -68,3 +80,8 @@ def branches() -> nn.Module:
 
 def shared() -> nn.Module:
     return Shared()
+
+
+def normalised() -> nn.Module:
+    """See `Normalised`."""
+    return Normalised()

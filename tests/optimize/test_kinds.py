@@ -27,7 +27,7 @@ from tests.optimize import kinds
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 OTHERS = DIGITS.parent / "kinds"
 
-FORMS = ("perceptron", "grouped", "branches", "shared")
+FORMS = ("perceptron", "grouped", "branches", "shared", "normalised")
 """Of ``kinds.py`` beside this file, with fresh weights."""
 
 EXAMPLES = ("depthwise", "vision_transformer", "recurrent", "linear", "wide")

@@ -20,7 +20,7 @@ from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import TrialError
 from leanloop.core.hardware import instruction_sets
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique, Workshop, check
-from leanloop.optimize.techniques.ort_static_int8 import integer_share
+from leanloop.optimize.techniques.ort_static_int8 import integer_share, prepare
 
 _OPERATORS = ("MatMul", "Gemm", "Attention", "LSTM")
 
@@ -57,12 +57,11 @@ def quantise(source: Path, folder: Path, config: OrtDynamicInt8Config, workshop:
         TrialError: It has none.
     """
     from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     target = folder / "model.onnx"
     with tempfile.TemporaryDirectory(prefix="leanloop-int8-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
-        quant_pre_process(str(source), str(prepared))
+        prepare(source, prepared)
         quantization.quantize_dynamic(
             str(prepared),
             str(target),

@@ -96,6 +96,25 @@ def quantise(source: Path, folder: Path, config: OrtStaticInt8Config, workshop: 
     return onnx_model_files(target, "int8")
 
 
+def prepare(source: Path, target: Path) -> None:
+    """Write an fp32 ONNX file with shapes and ONNX Runtime's own basic optimisations.
+
+    Without its symbolic shapes, which ONNX's own suffice for: ONNX Runtime 1.31 gives up where an Expand's shape is
+    computed, as behind a norm of embeddings. The exporter also notes shapes of weights, which its quantiser turns round
+    without their notes, and then stumbles over.
+    """
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    model = onnx.load(target)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    noted = [value for value in model.graph.value_info if value.name not in weights]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(noted)
+    onnx.save(model, target)
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """An fp32 ONNX file that is ready to be quantised, in as many ways as one likes.
@@ -113,11 +132,9 @@ class Calibrated:
     @classmethod
     def measure(cls, source: Path, config: OrtStaticInt8Config, workshop: Workshop, scratch: Path) -> Self:
         """Measure the ranges on the calibration split; both files are written into a folder."""
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
         split = workshop.bundle.split("calibration").take(slice(0, config.samples))
         found = cls(scratch / "prepared.onnx", scratch / "ranges.json", config)
-        quant_pre_process(str(source), str(found.prepared))
+        prepare(source, found.prepared)
         measure_ranges(found.prepared, found.ranges, split, config.calibration, scratch)
         return found
 
