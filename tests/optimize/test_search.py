@@ -127,6 +127,20 @@ def test_other_weights_of_the_same_network_begin_where_the_last_search_ended(
     assert recall(study, space, other, small.goal.model_copy(update={"max_accuracy_drop": 0.5}), store) is None
 
 
+def test_the_study_knows_the_pareto_front_of_what_holds(found: list[Path], bundle: Bundle, small: Settings) -> None:
+    study = open_study(small, make_space(bundle, small), bundle.manifest.digest)
+    assert study.metric_names == ["latency_ms", "metric_drop", "size_bytes"]
+    holding = {row.trial: row for row in _rows(found) if holds(row)}
+    front = study.best_trials
+    assert front
+    assert {trial.number for trial in front} <= set(holding)
+    for trial in front:
+        mine = trial.values
+        assert mine[1] <= 0.1, "digits: what holds is not far from the original"
+        rivals = [other.values for other in study.trials if other.number in holding and other.number != trial.number]
+        assert not any(all(a <= b for a, b in zip(its, mine, strict=True)) and its != mine for its in rivals)
+
+
 def test_what_was_finished_is_taken_from_the_store(
     found: list[Path], bundle: Bundle, small: Settings, tmp_path: Path
 ) -> None:

@@ -163,7 +163,7 @@ class Search:
         trial.set_user_attr(MARGIN, self._margin(outcome.rows))
         done = [row for row in outcome.rows if row.state == "complete"]
         if done:
-            self._study.tell(trial, min(objective(row, self._goal) for row in done))
+            self._tell(trial, min(done, key=lambda row: (not holds(row), objective(row, self._goal))))
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
         emit(
@@ -174,6 +174,19 @@ class Search:
             candidates=[row.candidate_id for row in done],
             reason=outcome.rows[-1].reason,
         )
+
+    def _tell(self, trial: optuna.Trial, best: TrialRow) -> None:
+        """End a trial with its best candidate's `OBJECTIVES`, and by how much that exceeds each limit of the goal."""
+        assert best.metric is not None, "it is complete"
+        assert best.latency_ms is not None
+        assert best.size_bytes is not None
+        trial.set_constraint("metric", 0.0 if holds(best) else 1.0)
+        if self._goal.max_latency_ms is not None:
+            trial.set_constraint("latency_ms", best.latency_ms - self._goal.max_latency_ms)
+        if self._goal.max_size_bytes is not None:
+            trial.set_constraint("size_bytes", best.size_bytes - self._goal.max_size_bytes)
+        drop = self._bundle.metric.drop(self._original_metric, best.metric)
+        self._study.tell(trial, [best.latency_ms, drop, best.size_bytes])
 
     def _margin(self, rows: Sequence[TrialRow]) -> float | None:
         """How much better the best metric of some candidates is than the goal's limit; None without candidates."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 import uuid
+import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -29,6 +31,9 @@ from leanloop.optimize.sampler import (
     point_of,
 )
 from leanloop.optimize.space import EFFORTS, Space
+
+OBJECTIVES = ("latency_ms", "metric_drop", "size_bytes")
+"""All minimised; the drop is against the original, in the metric's units."""
 
 WORKER = "worker"
 """User attribute of a trial: who runs it."""
@@ -51,6 +56,8 @@ def store_url(settings: Settings) -> str:
 def open_study(settings: Settings, space: Space, bundle_digest: str) -> optuna.Study:
     """The study of this bundle, space and goal; made when it is new, with the original's shape first in the queue.
 
+    It has several objectives, and the goal's limits as constraints: Optuna's own tools show its Pareto front.
+
     Raises:
         SettingsError: The store is not a local folder, and `optimize.storage` names no database.
         StoreError: The database cannot be reached.
@@ -60,8 +67,12 @@ def open_study(settings: Settings, space: Space, bundle_digest: str) -> optuna.S
         study_name=f"{bundle_digest[:16]}-{space.digest(settings)[:16]}",
         storage=_storage(settings),
         sampler=FrontierSampler(space),
+        directions=["minimize"] * len(OBJECTIVES),
         load_if_exists=True,
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(list(OBJECTIVES))
     study.enqueue_trial(as_params((first_shape(space), 0, EFFORTS[0])), skip_if_exists=True)
     return study
 
