@@ -5,12 +5,14 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from leanloop.core import events
 from leanloop.core.contracts import Analysis, BundleManifest, Release
 from leanloop.core.errors import DataError, StoreError
 from leanloop.core.files import write_json, write_text
+from leanloop.core.packed import SUFFIX, packed, worth_packing
 from leanloop.core.registry import Registry
 from leanloop.core.store import Store
 
@@ -28,6 +30,37 @@ def test_folders_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
     assert store.get_folder("x/1", tmp_path / "out")
     assert (tmp_path / "out/sub/a.txt").read_text() == "a"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.txt", "sub"]
+
+
+def test_a_sparse_networks_files_are_kept_compressed_and_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
+    dense = np.random.default_rng(0).normal(size=200_000).astype(np.float32)
+    sparse = np.where(np.abs(dense) > 1.3, dense, 0)
+    (tmp_path / "in").mkdir()
+    for name, weights in (("dense", dense), ("sparse", sparse), ("small", np.zeros(100, np.float32))):
+        (tmp_path / "in" / f"{name}.bin").write_bytes(weights.tobytes())
+    store.put_folder("x", tmp_path / "in")
+    kept = {file.rsplit("/", 1)[1]: store._files.size(file) for file in store._files.find(store._path("x"))}
+    assert set(kept) == {".complete", "dense.bin", "small.bin", "sparse.bin.packed"}
+    assert kept["sparse.bin.packed"] < 0.35 * sparse.nbytes
+    assert store.get_folder("x", tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["dense.bin", "small.bin", "sparse.bin"]
+    for file in (tmp_path / "in").iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_compressed_file_is_the_same_each_time(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1 << 17))
+    with packed(tmp_path / "weights") as first, packed(tmp_path / "weights") as again:
+        assert first.read_bytes() == again.read_bytes()
+    assert not first.exists()
+
+
+def test_a_file_that_is_called_as_compressed_ones_are_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
+    write_text(tmp_path / f"in/weights{SUFFIX}", "the owner's own")
+    assert worth_packing(tmp_path / f"in/weights{SUFFIX}")
+    store.put_folder("x", tmp_path / "in")
+    assert store.get_folder("x", tmp_path / "out")
+    assert (tmp_path / f"out/weights{SUFFIX}").read_text() == "the owner's own"
 
 
 def test_a_half_written_entry_is_not_there(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from leanloop.core.files import atomic_folder
+from leanloop.core.packed import SUFFIX, packed, unpack, worth_packing
 
 
 class Store:
     """Immutable folders and small JSON documents under keys such as ``trials/<id>``.
 
     The same code serves a local folder, S3 and memory: ``url`` decides. An entry is complete when its marker is
-    there, and the marker is written last, so a crash never leaves a half entry to be read.
+    there, and the marker is written last, so a crash never leaves a half entry to be read. Files that are mostly zeros,
+    as those of sparse networks, are kept compressed (`leanloop.core.packed`).
     """
 
     _MARKER = ".complete"
@@ -44,7 +46,11 @@ class Store:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             target = f"{path}/{file.relative_to(folder).as_posix()}"
             self._files.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-            self._files.put_file(str(file), target)
+            if worth_packing(file):
+                with packed(file) as smaller:
+                    self._files.put_file(str(smaller), f"{target}{SUFFIX}")
+            else:
+                self._files.put_file(str(file), target)
         self._files.pipe_file(f"{path}/{self._MARKER}", b"")
 
     def get_folder(self, key: str, folder: Path) -> bool:
@@ -60,6 +66,8 @@ class Store:
                 target = temporary / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(name, str(target))
+                if relative.endswith(SUFFIX):
+                    unpack(target)
         return True
 
     def take_folder(self, key: str, folder: Path, make: Callable[[Path], object]) -> None:
