@@ -13,12 +13,14 @@ Finished stages are kept in ``benchmarks/out``; an interrupted bench goes on whe
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,10 @@ def main() -> int:
     refuse_beside_a_stack()
     folder = results_folder()
     print(f"Results in {folder.relative_to(ROOT)}", flush=True)
-    made = {name: stage(folder, slug(name), timed(lambda name=name: ladder(folder, name))) for name in LADDERS}
+    made = {name: stage(folder, slug(name), timed(lambda name=name: apart(ladder, folder, name))) for name in LADDERS}
     made |= {name: stage(folder, slug(name), lambda name=name: searched(folder, name)) for name in SEARCHES}
     again = stage(folder, "replay", timed(lambda: replay(made[REPLAYED])))
-    measured = stage(folder, "techniques-side-by-side", timed(lambda: side_by_side(folder, made)))
+    measured = stage(folder, "techniques-side-by-side", timed(lambda: apart(side_by_side, folder, made)))
     lines = judge(made, again, Record(measured))
     minutes = sum(one["bench_seconds"] for one in (*made.values(), again, measured)) / 60
     lines.append(Figure("all of this", minutes, "min", at_most=MINUTES))
@@ -99,7 +101,13 @@ def slug(name: str) -> str:
 
 def searched(folder: Path, name: str) -> dict[str, Any]:
     """A row of a search, timed; the peers' bench takes it, too."""
-    return timed(lambda: search(folder / "searches", folder / slug(name), SEARCHES[name][1]))()
+    return timed(lambda: apart(search, folder / "searches", folder / slug(name), SEARCHES[name][1]))()
+
+
+def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What a function returns, from a process of its own: its memory is gone when the next row's is measured."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def packed_bundle(folder: Path) -> Bundle:
