@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,14 @@ import safetensors.torch
 import torch
 
 from leanloop.bundle import Bundle
+from leanloop.core.contracts import Analysis, TrialRow
+from leanloop.core.settings import Settings, parse_settings
+from leanloop.core.store import Store
 from leanloop.optimize.apply import CHECKPOINT, keep_checkpoint, make_prefix
-from leanloop.optimize.recipe import Recipe
-from leanloop.optimize.remake import _resumed
+from leanloop.optimize.recipe import Recipe, prefix_id
+from leanloop.optimize.remake import _milder, _remade, _resumed
+from leanloop.optimize.space import Finish
+from leanloop.optimize.study import store_url
 from leanloop.optimize.techniques import Workshop
 from leanloop.optimize.techniques.blending import BlendingConfig
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
@@ -73,6 +80,54 @@ def test_the_recipe_of_what_serves_goes_on_gently(with_student: Workshop) -> Non
     assert Recipe.from_record(recipe.record()) == recipe
     once_more = _resumed(recipe, with_student.bundle)
     assert once_more == recipe
+
+
+def test_less_of_what_was_learnt_is_tried_where_the_rest_would_not_do(
+    with_student: Workshop, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on Fashion-MNIST: the blend was just within what golden samples may lose, and INT8 took it beyond."""
+    document = settings.model_dump(mode="json")
+    document["workspace"], document["targets"] = str(tmp_path / "workspace"), ["onnxruntime"]
+    document["optimize"] |= {"techniques": [], "workers": 1, "budget_minutes": 5}
+    small, bundle = parse_settings(document, source="test"), with_student.bundle
+    rows = np.arange(len(bundle.split("validation"))) % 2 == 0
+    recipe = Recipe("onnxruntime", (ResumeConfig(), DistillationConfig(epochs=1), BlendingConfig()))
+    asked: list[int] = []
+
+    def does(found: Sequence[TrialRow]) -> bool:
+        asked.append(len(found))
+        return len(found) == 2
+
+    monkeypatch.setattr(bundle, "fresh_rows", lambda split: rows)
+    finishes = (Finish("onnxruntime", (None,)),)
+    analysis = Analysis.model_construct(metric=1.0)
+    made = _remade(recipe, finishes, bundle, analysis, small, tmp_path / "trials", does)
+    assert asked == [1, 2]
+    assert [row.state for row in made] == ["complete", "complete"]
+    blends = [row.recipe.techniques[-1]["most"] for row in made]
+    assert blends == [1.0, 0.55]
+    prefixes = [prefix_id(Recipe.from_record(row.recipe).torch, bundle.manifest.digest) for row in made]
+    store = Store(store_url(small))
+    for identity in (*prefixes, prefix_id(recipe.torch[:2], bundle.manifest.digest)):
+        assert store.has_folder(f"prefixes/{identity}"), "the training is kept, and shared"
+
+
+def test_what_does_not_blend_has_no_milder_ways() -> None:
+    assert _milder(STUDENT) == []
+    assert _milder(Recipe("onnxruntime", (OrtStaticInt8Config(),))) == []
+
+
+def test_a_training_is_shared_by_all_blends_that_follow_it(
+    with_student: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop, trained = replace(with_student, store=Store(str(tmp_path / "store"))), []
+    module = importlib.import_module("leanloop.optimize.techniques.distillation")
+    train = module.train
+    monkeypatch.setattr(module, "train", lambda *given, **named: trained.append(1) or train(*given, **named))
+    first = (ResumeConfig(), DistillationConfig(epochs=1))
+    for most in (1.0, 0.55):
+        make_prefix((*first, BlendingConfig(most=most)), workshop)
+    assert trained == [1]
 
 
 def test_without_a_student_or_a_training_it_is_made_anew(bundle: Bundle, with_student: Workshop) -> None:

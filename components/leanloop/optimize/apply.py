@@ -6,11 +6,13 @@ PyTorch techniques, ``exports/<prefix id>`` their fp32 ONNX file.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import nn
@@ -47,11 +49,35 @@ class Prefix:
 
 def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
     """Apply PyTorch techniques to a fresh original, or take the stored result."""
-    key = f"prefixes/{prefix_id(configs, workshop.bundle.manifest.digest)}"
+    key = _prefix_key(configs, workshop)
     with tempfile.TemporaryDirectory(prefix="leanloop-prefix-") as scratch:
         folder = Path(scratch) / "prefix"
-        workshop.store.take_folder(key, folder, lambda empty: _apply(configs, workshop, empty))
+        workshop.store.take_folder(key, folder, lambda empty: _make(configs, workshop, empty))
         return Prefix(_restore(folder, workshop.bundle), **read_json(folder / _COST))
+
+
+def _make(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
+    """Apply techniques to a fresh original, or the last one to what the store keeps of those before it."""
+    *before, last = configs
+    if not (before and _torch_technique(last.technique).continues):
+        _apply(
+            configs,
+            workshop,
+            folder,
+            workshop.bundle.module(),
+            [],
+            {"training_seconds": 0.0, "seconds_per_sample": 0.0},
+        )
+        return
+    earlier = folder / "earlier"
+    workshop.store.take_folder(_prefix_key(before, workshop), earlier, lambda empty: _make(before, workshop, empty))
+    module, shapes, cost = _restore(earlier, workshop.bundle), read_json(earlier / SHAPES), read_json(earlier / _COST)
+    shutil.rmtree(earlier)
+    _apply([last], workshop, folder, module, shapes, cost)
+
+
+def _prefix_key(configs: Sequence[Config], workshop: Workshop) -> str:
+    return f"prefixes/{prefix_id(configs, workshop.bundle.manifest.digest)}"
 
 
 def make_onnx(configs: Sequence[Config], workshop: Workshop, path: Path) -> None:
@@ -106,9 +132,15 @@ def rebuild(folder: Path, bundle: Bundle) -> nn.Module:
     return _restore(checkpoint, bundle) if checkpoint.is_dir() else bundle.module()
 
 
-def _apply(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
-    module, shapes = workshop.bundle.module(), []
-    cost = {"training_seconds": 0.0, "seconds_per_sample": 0.0}
+def _apply(
+    configs: Sequence[Config],
+    workshop: Workshop,
+    folder: Path,
+    module: nn.Module,
+    shapes: list[Any],
+    cost: dict[str, float],
+) -> None:
+    """Apply techniques to a module, and write it with its shapes and what it has cost."""
     for config in configs:
         technique = _torch_technique(config.technique)
         if technique.prepare is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +52,9 @@ _GENTLE = {"sgd": 0.05, "adamw": 5e-4}
 """Its learning rate, at most: the weights are good already. Blended afterwards, a resumed student of the Fashion-MNIST
 CNN forgets half as much with 0.05 as with 0.02, for the same gain."""
 
+_LESS = (0.55, 0.4)
+"""Most of what was learnt that a second and a third blend may hold."""
+
 _GIVEN_UP = 0.9
 """Only a short training that loses this share of the metric says that the recipe cannot work any more."""
 
@@ -80,13 +83,17 @@ def remake(
         serving: First output of what serves on the revised validation split, [samples, ...].
     """
     space, rows, store = make_space(bundle, settings), [], Store(store_url(settings))
+
+    def does(found: Sequence[TrialRow]) -> bool:
+        fitting = [row for row in as_quick(found, champion) if within_limits(row, settings.goal)]
+        return any(_does(row, serving, bundle, store) for row in fitting)
+
     if champion is not None:
         before = Recipe.from_record(champion)
         recipe = _resumed(before, bundle) or _as_long(before, parent, bundle.manifest)
-        rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials")
-    fitting = [row for row in as_quick(rows, champion) if within_limits(row, settings.goal)]
-    if aim != "latency" and any(_does(row, serving, bundle, store) for row in fitting):
-        return write_candidates(bundle, store, rows, space.left_out, destination, 0)
+        rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials", does)
+        if aim != "latency" and does(rows):
+            return write_candidates(bundle, store, rows, space.left_out, destination, 0)
     emit("searching", reason="the recipe of what serves does not do" if rows else "what serves has no recipe")
     found = search_worker(bundle, analysis, settings, destination, 0)
     return write_candidates(bundle, store, [*rows, *found.trials], space.left_out, destination, 0)
@@ -151,7 +158,13 @@ def _truth(bundle: Bundle, store: Store) -> np.ndarray:
 
 
 def _remade(
-    recipe: Recipe, finishes: Sequence[Finish], bundle: Bundle, analysis: Analysis, settings: Settings, folder: Path
+    recipe: Recipe,
+    finishes: Sequence[Finish],
+    bundle: Bundle,
+    analysis: Analysis,
+    settings: Settings,
+    folder: Path,
+    does: Callable[[Sequence[TrialRow]], bool],
 ) -> list[TrialRow]:
     deadline = time.time() + 60 * settings.optimize.budget_minutes
     resumes = any(isinstance(config, ResumeConfig) for config in recipe.torch)
@@ -181,6 +194,11 @@ def _remade(
     with Child() as child:
         progress(0, 2, "making the champion's recipe again")
         rows = rows_of(0, [_likes(recipe, finishes)], None)
+        for number, milder in enumerate(_milder(recipe), start=2):
+            if does(rows):
+                break
+            emit("blended_less", techniques=milder.record().techniques)
+            rows += rows_of(number, [_likes(milder, finishes)], None)
         made = sorted((row for row in rows if row.state == "complete"), key=lambda row: -holds(row) - holds_golden(row))
         if made:
             progress(1, 2, "trying other files of the same module")
@@ -190,6 +208,15 @@ def _remade(
             rows += rows_of(1, siblings, best) if siblings else []
     progress(2, 2, "making the champion's recipe again")
     return rows
+
+
+def _milder(recipe: Recipe) -> list[Recipe]:
+    """The recipe with less of what was learnt, where it blends: what follows may cost what the blend left to lose."""
+    if not (recipe.torch and isinstance(recipe.torch[-1], BlendingConfig)):
+        return []
+    *first, _ = recipe.torch
+    files = () if recipe.graph is None else (recipe.graph,)
+    return [Recipe(recipe.target, (*first, BlendingConfig(most=most), *files)) for most in _LESS]
 
 
 def _likes(recipe: Recipe, finishes: Sequence[Finish]) -> list[Recipe]:

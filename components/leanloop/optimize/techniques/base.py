@@ -117,6 +117,7 @@ class TorchTechnique:
         further: More ladders of choices, by name, each from mild to strong: tried once it is known what the first one
             bears.
         before: Techniques whose every choice is also tried after each choice of this one.
+        continues: It takes what the store keeps of the techniques before it: its configs share their training.
         own_ladder: Its choices, from mild to strong, are shapes of their own that train themselves: no other training
             follows them.
     """
@@ -133,6 +134,7 @@ class TorchTechnique:
     scale: Callable[[Any, float], Config | None] | None = None
     further: Callable[[Bundle, float], Mapping[str, Sequence[Config]]] | None = None
     before: Sequence[str] = ()
+    continues: bool = False
     own_ladder: bool = False
 
     @property

@@ -197,5 +197,6 @@ TECHNIQUES.register(BlendingConfig.technique)(
         choices=choices,
         apply=blending,
         shorten=shorten,
+        continues=True,
     )
 )
