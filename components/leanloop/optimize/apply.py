@@ -58,17 +58,11 @@ def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
 
 def _make(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
     """Apply techniques to a fresh original, or the last one to what the store keeps of those before it."""
-    *before, last = configs
-    if not (before and _torch_technique(last.technique).continues):
-        _apply(
-            configs,
-            workshop,
-            folder,
-            workshop.bundle.module(),
-            [],
-            {"training_seconds": 0.0, "seconds_per_sample": 0.0},
-        )
+    if len(configs) < 2 or not _torch_technique(configs[-1].technique).continues:
+        cost = {"training_seconds": 0.0, "seconds_per_sample": 0.0}
+        _apply(configs, workshop, folder, workshop.bundle.module(), [], cost)
         return
+    *before, last = configs
     earlier = folder / "earlier"
     workshop.store.take_folder(_prefix_key(before, workshop), earlier, lambda empty: _make(before, workshop, empty))
     module, shapes, cost = _restore(earlier, workshop.bundle), read_json(earlier / SHAPES), read_json(earlier / _COST)
