@@ -105,7 +105,7 @@ def test_less_of_what_was_learnt_is_tried_where_the_rest_would_not_do(
     assert asked == [1, 2]
     assert [row.state for row in made] == ["complete", "complete"]
     blends = [row.recipe.techniques[-1]["most"] for row in made]
-    assert blends == [1.0, 0.55]
+    assert blends == [1.0, 0.7]
     prefixes = [prefix_id(Recipe.from_record(row.recipe).torch, bundle.manifest.digest) for row in made]
     store = Store(store_url(small))
     for identity in (*prefixes, prefix_id(recipe.torch[:2], bundle.manifest.digest)):
