@@ -116,8 +116,7 @@ def _registered(before: np.ndarray, after: np.ndarray, shares: np.ndarray, outsi
     _, best = min(rough, key=lambda one: one[0])
     _, near = _followed(best, old, new, weights, outside, _ITERATIONS, soft=True)
     apart, numbers = _followed(near, old, new, weights, outside, _ITERATIONS, soft=False)
-    unmoved = (_apart(before, after, shares), View(np.zeros(7, np.float32), outside))
-    return min([(apart, View(numbers, outside)), unmoved], key=lambda one: one[0])
+    return apart, View(numbers, outside)
 
 
 def _followed(

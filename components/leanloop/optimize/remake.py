@@ -32,7 +32,7 @@ from leanloop.core.hardware import usable_cores
 from leanloop.core.loop_contracts import MAY_BE_SLOWER
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
-from leanloop.optimize.candidate import OUTPUTS
+from leanloop.optimize.candidate import OUTPUTS, within_margin
 from leanloop.optimize.objective import holds, holds_golden, objective, within_limits
 from leanloop.optimize.plan import Job, Plan
 from leanloop.optimize.recipe import Recipe
@@ -138,12 +138,8 @@ def _keeps_golden(outputs: np.ndarray, serving: np.ndarray, bundle: Bundle, stor
     golden = ~bundle.fresh_rows("validation")
     if not golden.any():
         return True
-    metric, truth = bundle.metric, _truth(bundle, store)[golden]
-    before, after = serving[golden], outputs[golden]
-    point = metric.point(metric.score(before, truth))
-    lost = noninferiority(metric, before, after, truth, margin=point)
-    gained = noninferiority(metric, after, before, truth, margin=0.0)
-    return lost.holds or (lost.drop <= point and gained.upper_bound >= 0)
+    metric, before, truth = bundle.metric, serving[golden], _truth(bundle, store)[golden]
+    return within_margin(metric, before, outputs[golden], truth, metric.point(metric.score(before, truth)))
 
 
 def _better_on_recent(outputs: np.ndarray, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:

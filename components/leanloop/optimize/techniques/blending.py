@@ -98,14 +98,13 @@ def blend(
     Returns:
         The network, and the share of what was learnt that is in it.
     """
-    answers = {0.0: answers_of(before)}
-    judged = []
-    for share in (one for one in (most, *SHARES) if one <= most):
-        if share not in answers:
-            answers[share] = answers_of(mixed(before, after, share))
-            judged.append(_judge(share, answers[0.0], answers[share], truth, recent, metric))
-    known = metric.score(answers[0.0][recent], truth[recent])
-    point = 0.0 if recent.all() else metric.point(metric.score(answers[0.0][~recent], truth[~recent]))
+    old = answers_of(before)
+    judged = [
+        _judge(share, old, answers_of(mixed(before, after, share)), truth, recent, metric)
+        for share in (most, *(one for one in SHARES if one < most))
+    ]
+    known = metric.score(old[recent], truth[recent])
+    point = 0.0 if recent.all() else metric.point(metric.score(old[~recent], truth[~recent]))
     chosen = choose(judged, known, _SAFE * point, metric)
     emit("blended", share=chosen.share, recent=chosen.recent, golden=chosen.golden)
     return mixed(before, after, chosen.share), chosen.share
