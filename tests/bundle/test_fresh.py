@@ -113,7 +113,9 @@ def test_a_revised_bundle_knows_its_parts(project: Project, tmp_path: Path) -> N
     assert recent.sum() == 40
     assert len(bundle.split("test")) == 64
     assert not bundle.fresh_rows("test").any()
+    np.testing.assert_array_equal(bundle.old_rows("validation"), ~recent)
     assert not Bundle(tmp_path / "original").fresh_rows("validation").any()
+    assert Bundle(tmp_path / "original").old_rows("train").all()
 
 
 def test_fresh_samples_are_checked_like_the_owners(project: Project, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_look_alikes_join_the_owners_samples_and_the_teacher_sees_the_clean_ones
     assert alike.sum() == len(images)
     assert mixed.fresh.sum() == 300
     assert not alike[mixed.fresh].any()
+    np.testing.assert_array_equal(mixed.alike, alike)
     assert (seen[alike].mean((1, 2, 3)) > 4).all()
     assert (clean[alike].mean((1, 2, 3)) < 1).all()
     known = {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}

@@ -68,6 +68,32 @@ def test_the_same_seed_gives_the_same_weights(workshop: Workshop) -> None:
     assert not torch.equal(outcomes[0], outcomes[2])
 
 
+def test_what_remembers_stays_what_it_was_on_old_samples(workshop: Workshop) -> None:
+    bundle, validation = workshop.bundle, workshop.bundle.split("validation")
+    moved = []
+    for remembers in (True, False):
+        student = bundle.module()
+        prune(student, ChannelPruningConfig(ratio=0.75), workshop)
+        before = bundle.predict(student, validation)["logits"]
+        distil(student, DistillationConfig(epochs=4, alpha=0.0, weight_decay=0.0, remembers=remembers), workshop)
+        moved.append(np.abs(bundle.predict(student, validation)["logits"] - before).mean())
+    assert moved[0] < 0.1 * moved[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_only_old_samples_are_remembered(workshop: Workshop, share: float) -> None:
+    bundle, split = workshop.bundle, workshop.bundle.split("train")
+    student, old = bundle.module(), np.arange(len(split)) < share * len(split)
+    prune(student, ChannelPruningConfig(ratio=0.75), workshop)
+    own = bundle.predict(student, split)["logits"]
+    teacher = distillation.teacher_outputs(workshop)
+    kept = teacher[0].copy()
+    (found,) = distillation._with_own(student, teacher, split, old, workshop)
+    np.testing.assert_array_equal(found[~old], kept[~old])
+    np.testing.assert_allclose(found[old], own[old], atol=0.1 * np.abs(own).max())
+    np.testing.assert_array_equal(teacher[0], kept)
+
+
 def test_the_teacher_runs_once(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Workshop(workshop.bundle, Store(str(tmp_path)), 1)
     first = distillation.teacher_outputs(fresh)

@@ -68,18 +68,21 @@ def test_a_student_of_a_student_has_its_shapes_too(with_student: Workshop, tmp_p
 
 
 def test_the_recipe_of_what_serves_goes_on_gently(with_student: Workshop) -> None:
-    recipe = _resumed(STUDENT, with_student.bundle)
+    recipe = _resumed(STUDENT, with_student.bundle, "accuracy")
     assert recipe is not None
     first, training, last, graph = recipe.configs
     assert (first, last, graph) == (ResumeConfig(), BlendingConfig(), STUDENT.graph)
     assert isinstance(training, DistillationConfig)
     assert training.learning_rate == 0.05
+    assert training.remembers
     steps = training.epochs * (training.samples // training.batch_size)
     assert steps == pytest.approx(1_200, rel=0.1)
     assert training.samples <= with_student.bundle.manifest.splits["train"].samples
     assert Recipe.from_record(recipe.record()) == recipe
-    once_more = _resumed(recipe, with_student.bundle)
-    assert once_more == recipe
+    assert _resumed(recipe, with_student.bundle, "accuracy") == recipe
+    nearer = _resumed(recipe, with_student.bundle, "agreement")
+    assert nearer is not None
+    assert nearer.torch[1] == replace(training, remembers=False)
 
 
 def test_less_of_what_was_learnt_is_tried_where_the_rest_would_not_do(
@@ -133,5 +136,5 @@ def test_a_training_is_shared_by_all_blends_that_follow_it(
 def test_without_a_student_or_a_training_it_is_made_anew(bundle: Bundle, with_student: Workshop) -> None:
     assert why_not(with_student.bundle) is None
     assert "no student" in (why_not(bundle) or "")
-    assert _resumed(STUDENT, bundle) is None
-    assert _resumed(Recipe("onnxruntime", (OrtStaticInt8Config(),)), with_student.bundle) is None
+    assert _resumed(STUDENT, bundle, "accuracy") is None
+    assert _resumed(Recipe("onnxruntime", (OrtStaticInt8Config(),)), with_student.bundle, "accuracy") is None

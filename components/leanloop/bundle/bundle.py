@@ -98,6 +98,11 @@ class Bundle:
         """
         return self._read(name).fresh
 
+    def old_rows(self, name: SplitName) -> np.ndarray:
+        """Which samples of a split are neither live ones nor made to look like these, booleans [samples]."""
+        mixed = self._read(name)
+        return ~(mixed.fresh | mixed.alike)
+
     def training_rows(self, some: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Places among some rows of the train split (all of them) for one pass of training; live samples come again."""
         return repeated(self.fresh_rows("train")[some], alike=self.manifest.likeness is not None)

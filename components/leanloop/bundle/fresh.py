@@ -47,11 +47,13 @@ class Mixed:
         split: The samples; None when there are none.
         fresh: Which of them are live ones, booleans [samples].
         clean: The same, with every look-alike as the owner's sample that it was made from.
+        alike: Which of them are look-alikes, booleans [samples].
     """
 
     split: Split | None
     fresh: np.ndarray
     clean: Split | None
+    alike: np.ndarray
 
 
 def mix(
@@ -71,9 +73,10 @@ def mix(
         likeness: How the owner's samples become look-alikes of the fresh ones; None where they cannot.
     """
     if fresh is None or name == "test":
-        return Mixed(owners, np.zeros(0 if owners is None else len(owners), bool), owners)
+        none = np.zeros(0 if owners is None else len(owners), bool)
+        return Mixed(owners, none, owners, none)
     if owners is None:
-        return Mixed(fresh, np.ones(len(fresh), bool), fresh)
+        return Mixed(fresh, np.ones(len(fresh), bool), fresh, np.zeros(len(fresh), bool))
     order, parts = np.random.default_rng(_SEED), [fresh]
     if name == "validation":
         parts += [owners.take(_some(len(owners), max(LEAST_GOLDEN, len(fresh)), order))]
@@ -89,13 +92,13 @@ def mix(
             parts += [owners.take(_some(len(owners), count, order))]
     joined, ends = _joined(name, parts), np.cumsum([len(part) for part in parts])
     rows = order.permutation(len(joined))
-    clean, is_fresh = joined.take(rows), rows < ends[0]
+    clean, is_fresh, alike = joined.take(rows), rows < ends[0], np.zeros(len(rows), bool)
     if likeness is None or name != "train":
-        return Mixed(clean, is_fresh, clean)
+        return Mixed(clean, is_fresh, clean, alike)
     (key,), alike = clean.inputs, rows >= ends[1]
     values = clean.inputs[key].copy()
     values[alike] = likeness.apply(values[alike], _SEED)
-    return Mixed(replace(clean, inputs={key: values}), is_fresh, clean)
+    return Mixed(replace(clean, inputs={key: values}), is_fresh, clean, alike)
 
 
 def repeated(fresh: np.ndarray, *, alike: bool) -> np.ndarray:

@@ -90,7 +90,7 @@ def remake(
 
     if champion is not None:
         before = Recipe.from_record(champion)
-        recipe = _resumed(before, bundle) or _as_long(before, parent, bundle.manifest)
+        recipe = _resumed(before, bundle, aim) or _as_long(before, parent, bundle.manifest)
         rows = _remade(recipe, space.finishes, bundle, analysis, settings, destination / "trials", does)
         if aim != "latency" and does(rows):
             return write_candidates(bundle, store, rows, space.left_out, destination, 0)
@@ -238,8 +238,11 @@ def _after(recipe: Recipe, finish: Finish) -> list[Recipe]:
     return [Recipe(finish.target, some) for some in configs]
 
 
-def _resumed(recipe: Recipe, bundle: Bundle) -> Recipe | None:
-    """The recipe with the student's own weights at its beginning; None where there is no student, or no training."""
+def _resumed(recipe: Recipe, bundle: Bundle, aim: Aim) -> Recipe | None:
+    """The recipe with the student's own weights at its beginning; None where there is no student, or no training.
+
+    Where labels teach something new, it remembers what it knew; where it departs from its parent, that is to be mended.
+    """
     training = [config for config in recipe.torch if isinstance(config, DistillationConfig)]
     if not training or why_no_student(bundle):
         return None
@@ -250,6 +253,7 @@ def _resumed(recipe: Recipe, bundle: Bundle) -> Recipe | None:
         epochs=epochs,
         samples=math.ceil(passed / epochs),
         learning_rate=min(training[0].learning_rate, _GENTLE[training[0].optimizer]),
+        remembers=aim == "accuracy",
     )
     return Recipe(recipe.target, (ResumeConfig(), gentle, BlendingConfig(), *filter(None, [recipe.graph])))
 
