@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from leanloop.core.contracts import CallPlan
 from leanloop.core.errors import ServingError
 from leanloop.serving import AsyncTritonClient, ModelConfig, Ports, TritonClient, check_golden
 from tests.serving.conftest import CHOICE, QUERIES, linear_spec
@@ -20,6 +22,24 @@ def test_both_runtimes_answer_by_both_protocols(triton, models, new_name, runtim
         check_golden(client, spec.name, package.golden, batch_size=8)
         assert client.answer(spec.name, {"x": QUERIES}).version == 1
         assert client.is_serving(spec.name)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "plans"),
+    [
+        ("onnxruntime", {4: CallPlan(threads=2)}),
+        ("openvino", {1: CallPlan(threads=2), 4: CallPlan(threads=2, streams=2)}),
+    ],
+)
+def test_calls_go_by_the_plan_of_their_batch_size(triton, models, new_name, runtime, plans):
+    spec, package = linear_spec(new_name()), models.linear(2.0, runtime)
+    files = package.files.model_copy(update={"plans": plans})
+    triton.serve(spec, replace(package, files=files, batch_sizes=(1, 4)))
+    kept = triton.repository.package(spec.name, 1, package.golden)
+    assert kept.files.plans == plans
+    for count in (1, 3, 4, 5):
+        answer = triton.client.infer(spec.name, {"x": QUERIES[:count]})
+        np.testing.assert_allclose(answer["y"], package.golden.outputs["y"][:count], atol=1e-5)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from leanloop.core.contracts import CallPlan
 from leanloop.core.errors import LeanloopError, ServingError
 from leanloop.serving import CaptureChoice, ModelConfig, ModelRepository
 from tests.serving.conftest import CHOICE, linear_spec
@@ -24,6 +25,16 @@ def test_versions_count_up_and_a_known_package_keeps_its_number(repository, mode
     assert repository.versions("m") == (1, 2, 3)
     assert repository.runtime("m", 2)["artifact_id"] == second.artifact_id
     assert repository.digest("m", 1) != repository.digest("m", 3)
+
+
+def test_call_plans_travel_with_the_files_for_the_sizes_that_are_prepared(repository, models):
+    package = models.linear(1.0, "openvino")
+    plans = {1: CallPlan(threads=1), 2: CallPlan(threads=2, streams=2)}
+    planned = replace(package, files=package.files.model_copy(update={"plans": plans}), batch_sizes=(1,))
+    assert [repository.place(SPEC, one, 2) for one in (package, planned, package, planned)] == [1, 2, 1, 2]
+    assert "plans" not in repository.runtime("m", 1)
+    assert repository.package("m", 1, package.golden).files.plans == {}
+    assert repository.package("m", 2, package.golden).files.plans == {1: CallPlan(threads=1)}
 
 
 def test_a_number_is_never_used_twice(repository, models):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leanloop.benchmark.call_plans import with_plans
 from leanloop.benchmark.latency import batch_of, compare_latency, quick_latency, quick_ratio
 from leanloop.benchmark.memory import peak_memory
 from leanloop.benchmark.statistics import (
@@ -27,4 +28,5 @@ __all__ = [
     "quick_latency",
     "quick_ratio",
     "ratio_interval",
+    "with_plans",
 ]

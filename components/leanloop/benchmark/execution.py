@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leanloop.bundle import Arrays
-from leanloop.core.contracts import Execution, KernelTime, ModelFiles
+from leanloop.core.contracts import CallPlan, Execution, KernelTime, ModelFiles
 from leanloop.runtime.profile import Kernel, profile
 
 _SECONDS = 0.2
@@ -36,7 +36,11 @@ def execution(model: ModelFiles, folder: Path, inputs: Arrays, *, threads: int, 
     Returns:
         What was found; None for a runtime that does not tell.
     """
-    kernels = profile(model, folder, inputs, threads=threads, seconds=_SECONDS)
+    batch_size = len(next(iter(inputs.values())))
+    plan = model.plans.get(batch_size, CallPlan(threads=threads))
+    # Of several streams one is looked at: they do the same side by side.
+    part = {name: values[: batch_size // plan.streams] for name, values in inputs.items()}
+    kernels = profile(model, folder, part, threads=max(1, plan.threads // plan.streams), seconds=_SECONDS)
     return None if kernels is None else explain(kernels, model.precision, latency_ms)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifacts: Path) -> None:
     """Choose the finalists, add the fp32 baselines, and check that every file answers as the model it was made from.
 
+    Where a call may use several threads, how it uses them is chosen here, too, for each file and batch size.
+
     In a re-optimisation what serves goes along as one more variant, to be measured beside the others.
 
     Args:
@@ -51,6 +53,7 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
                     found.append(_checked(opened, finalist, folder, settings.goal.threads))
                 except ConversionError as error:
                     rejected[finalist.candidate.id] = str(error)
+            found = [_planned(opened, artifact, folder, settings) for artifact in found]
             challenge = None
             for worker, source in zip(workers, candidates, strict=True):
                 if worker.challenge is not None:
@@ -64,6 +67,14 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
                 trials=tuple(row for worker in workers for row in worker.trials),
                 challenge=challenge,
             ).save(folder)
+
+
+def _planned(bundle: Bundle, artifact: Artifact, folder: Path, settings: Settings) -> Artifact:
+    from leanloop.benchmark import with_plans
+
+    sizes, threads = settings.measured_batch_sizes, settings.goal.threads
+    model = with_plans(artifact.model, folder / artifact.id, bundle.samples, sizes, threads=threads)
+    return artifact.model_copy(update={"model": model})
 
 
 def _champion(source: Path, target: Path) -> Artifact:

@@ -116,15 +116,21 @@ def _open_capture(asked: dict[str, Any]) -> Any:
 def _load_onnxruntime(path: str, inputs: list[str], outputs: list[str], runtime: dict[str, Any]) -> Run:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime["threads"]
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    for key, value in runtime["hints"].items():
-        options.add_session_config_entry(key, value)
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    def open_on(threads: int) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        for key, value in runtime["hints"].items():
+            options.add_session_config_entry(key, value)
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    any_size, plans = open_on(runtime["threads"]), runtime.get("plans", {})
+    others = {plan["threads"]: open_on(plan["threads"]) for plan in plans.values()}
+    exact = {int(batch_size): others[plan["threads"]] for batch_size, plan in plans.items()}
 
     def run(arrays: Sequence[Any]) -> Sequence[Any]:
+        session = exact.get(len(arrays[0]), any_size)
         answers: Sequence[Any] = session.run(outputs, dict(zip(inputs, arrays, strict=True)))
         return answers
 
@@ -136,30 +142,36 @@ def _load_openvino(path: str, inputs: list[str], outputs: list[str], runtime: di
 
     # Without the hint OpenVINO computes fp32 models in bf16 where the processor can.
     precision = {"INFERENCE_PRECISION_HINT": "f32"} if runtime["precision"] == "fp32" else {}
-    properties = {
-        "INFERENCE_NUM_THREADS": runtime["threads"],
-        "NUM_STREAMS": 1,
-        **precision,
-        **runtime["hints"],
-    }
+    usual = {"threads": runtime["threads"], "streams": 1}
     core = openvino.Core()
     model = core.read_model(path)
 
-    def compile_for(batch_size: int | None) -> Any:
+    def compile_for(batch_size: int | None, plan: dict[str, int]) -> list[Any]:
         graph = model.clone()
         if batch_size is not None:
-            graph.reshape({port: [batch_size, *list(port.partial_shape)[1:]] for port in graph.inputs})
-        return core.compile_model(graph, "CPU", properties).create_infer_request()
+            part = batch_size // plan["streams"]
+            graph.reshape({port: [part, *list(port.partial_shape)[1:]] for port in graph.inputs})
+        of_plan = {"INFERENCE_NUM_THREADS": plan["threads"], "NUM_STREAMS": plan["streams"]}
+        compiled = core.compile_model(graph, "CPU", {**of_plan, **precision, **runtime["hints"]})
+        return [compiled.create_infer_request() for _ in range(plan["streams"])]
 
-    any_size = compile_for(None)
-    exact = {batch_size: compile_for(batch_size) for batch_size in runtime["batch_sizes"]}
-    feeds = [any_size.get_compiled_model().input(name).index for name in inputs]
-    fetches = [any_size.get_compiled_model().output(name).index for name in outputs]
+    any_size, plans = compile_for(None, usual), runtime.get("plans", {})
+    exact = {size: compile_for(size, plans.get(str(size), usual)) for size in runtime["batch_sizes"]}
+    compiled = any_size[0].get_compiled_model()
+    feeds = [compiled.input(name).index for name in inputs]
+    fetches = [compiled.output(name).index for name in outputs]
 
     def run(arrays: Sequence[Any]) -> Sequence[Any]:
-        request = exact.get(len(arrays[0]), any_size)
+        requests = exact.get(len(arrays[0]), any_size)
+        if len(requests) > 1:
+            parts = zip(*(np.split(array, len(requests)) for array in arrays), strict=True)
+            for request, part in zip(requests, parts, strict=True):
+                request.start_async(dict(zip(feeds, part, strict=True)), share_inputs=True)
+            for request in requests:
+                request.wait()
+            return [np.concatenate([one.get_output_tensor(fetch).data for one in requests]) for fetch in fetches]
         # The answers share the request's memory: Triton copies them out before the next call.
-        answers = request.infer(dict(zip(feeds, arrays, strict=True)), share_inputs=True, share_outputs=True)
+        answers = requests[0].infer(dict(zip(feeds, arrays, strict=True)), share_inputs=True, share_outputs=True)
         return [answers[fetch] for fetch in fetches]
 
     return run

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leanloop.core.contracts import ModelFiles
+from leanloop.core.contracts import CallPlan, ModelFiles
 from leanloop.core.errors import ServingError
 from leanloop.core.files import atomic_folder, digest_file, digest_folder, folder_bytes, inside, read_json, write_json
 from leanloop.core.names import check_name
@@ -154,6 +154,7 @@ class ModelRepository:
             files=tuple(name for name in names if name not in ours),
             size_bytes=folder_bytes(folder),
             hints=runtime["hints"],
+            plans={int(size): CallPlan(**plan) for size, plan in runtime.get("plans", {}).items()},
         )
         return Package(runtime["artifact_id"], files, folder, golden, tuple(runtime["batch_sizes"]))
 
@@ -217,7 +218,9 @@ class ModelRepository:
 
 
 def _runtime_document(spec: ModelSpec, package: Package, threads: int) -> dict[str, Any]:
-    return {
+    plans = {str(size): plan.model_dump() for size, plan in package.files.plans.items() if size in package.batch_sizes}
+    # Only where there are any, so that what was written before there were plans is still known as the same.
+    return ({"plans": plans} if plans else {}) | {
         "artifact_id": package.artifact_id,
         "runtime": package.files.runtime,
         "precision": package.files.precision,

@@ -73,6 +73,13 @@ class RecipeRecord(Record):
         return f"{names} @ {self.target}"
 
 
+class CallPlan(Record):
+    """How calls of one batch size are computed; without a plan, as one stream on all threads that there are."""
+
+    threads: int = Field(ge=1, description="CPU threads of all streams together")
+    streams: int = Field(1, ge=1, description="equal parts of the batch that are computed side by side")
+
+
 class ModelFiles(Record):
     """Files that a runtime loads, and how it must load them."""
 
@@ -82,6 +89,9 @@ class ModelFiles(Record):
     files: tuple[str, ...] = Field(description="all files that the runtime loads, relative")
     size_bytes: int
     hints: dict[str, str] = Field(default_factory=dict, description="runtime properties to set on load")
+    plans: dict[int, CallPlan] = Field(
+        default_factory=dict, description="by batch size, where one was seen to be faster"
+    )
 
 
 class Candidate(FileContract):
