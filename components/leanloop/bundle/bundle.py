@@ -101,7 +101,8 @@ class Bundle:
     def old_rows(self, name: SplitName) -> np.ndarray:
         """Which samples of a split are neither live ones nor made to look like these, booleans [samples]."""
         mixed = self._read(name)
-        return ~(mixed.fresh | mixed.alike)
+        old: np.ndarray = ~(mixed.fresh | mixed.alike)
+        return old
 
     def training_rows(self, some: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Places among some rows of the train split (all of them) for one pass of training; live samples come again."""

@@ -236,9 +236,9 @@ class ReleaseWatch:
         return newest if changed == "unknown" and newest == "falling" else changed
 
     def _falls(self, live: LiveAccuracy) -> Falling:
-        usual = self.baseline.accuracy if self.baseline is not None else None
         settings = self._settings
-        return accuracy_state(live, usual, level=settings.level, max_drop=settings.max_accuracy_drop)
+        usual, samples = (None, 0) if self.baseline is None else (self.baseline.accuracy, self.baseline.samples)
+        return accuracy_state(live, usual, samples, level=settings.level, max_drop=settings.max_accuracy_drop)
 
     def accepted(self) -> Baseline | None:
         """A baseline of the newest windows, for a release that copes with them; None when they are too few.

@@ -47,20 +47,25 @@ def live_accuracy(predicted: np.ndarray, labels: np.ndarray, *, confidence: floa
     return LiveAccuracy(count, len(predicted), interval)
 
 
-def accuracy_state(live: LiveAccuracy, usual: float | None, *, level: float, max_drop: float) -> Falling:
+def accuracy_state(live: LiveAccuracy, usual: float | None, samples: int, *, level: float, max_drop: float) -> Falling:
     """Whether accuracy falls: lower than chance explains, and by as much as matters.
+
+    Chance plays on both sides. A repaired release was accepted on some hundred recent samples, and its candidates were
+    chosen by them: what it is really like may be two points lower.
 
     Args:
         live: Of a window.
         usual: Accuracy of the release when it was accepted; None when it is not known.
+        samples: On which.
         level: Chance of a false alarm per window.
         max_drop: In accuracy, between 0 and 1.
     """
     if live.accuracy is None or usual is None or live.labelled < LEAST_LABELLED:
         return "unknown"
-    value = live.accuracy.value
-    highest = wilson(round(value * live.labelled), live.labelled, 1 - 2 * level).high
-    return "falling" if highest < usual and value < usual - max_drop else "ok"
+    value, confidence = live.accuracy.value, 1 - 2 * level
+    highest = wilson(round(value * live.labelled), live.labelled, confidence).high
+    lowest = wilson(round(usual * samples), samples, confidence).low
+    return "falling" if highest < lowest and value < usual - max_drop else "ok"
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:

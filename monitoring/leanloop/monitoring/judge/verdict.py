@@ -111,6 +111,6 @@ def judge(
         ),
         agreement=agreement,
         accuracy=accuracy,
-        accuracy_state=accuracy_state(accuracy, baseline.accuracy, level=level, max_drop=max_drop),
+        accuracy_state=accuracy_state(accuracy, baseline.accuracy, baseline.samples, level=level, max_drop=max_drop),
         estimate=estimate,
     )
