@@ -7,16 +7,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+from apart import apart
 from bench import stage
 from compiled import CompiledSession
 from contest import BATCHES, EAGER, Entrant, Record, contest
 from figures import Figure
 from others import NNCF, ORT, Peer, make
 from peak import GIB, PeakMemory
+from techniques import timed
 
 from leanloop.bundle import Bundle
 from leanloop.convert import baselines
@@ -40,24 +43,26 @@ SECONDS = 3600.0
 def run(folder: Path) -> dict[str, Any]:
     """Our search, the peers, and all of them side by side."""
     subprocess.run([sys.executable, str(EXAMPLE / "fetch.py")], check=True)
-    ours = stage(folder, "ours", lambda: search(folder / "ours"))
+    ours = stage(folder, "ours", timed(partial(apart, search, folder / "ours")))
     bundle = Bundle(Path(ours["bundle"]))
     made = {
-        name: stage(folder, f"peer-{peer.folder}", lambda peer=peer: make(peer, bundle, folder / "work"))
+        name: stage(folder, f"peer-{peer.folder}", timed(partial(make, peer, bundle, folder / "work")))
         for name, peer in PEERS.items()
     }
+    measured = stage(folder, "side-by-side", timed(partial(apart, side_by_side, folder, ours, made)))
+    return {"ours": ours, "peers": made, "contest": measured}
 
-    def side_by_side() -> dict[str, Any]:
-        originals = folder / "originals"
-        shutil.rmtree(originals, ignore_errors=True)
-        found = baselines(bundle, originals, ("onnxruntime", "openvino"), threads=1)
-        entrants = {one.id: Entrant(one.model, originals / one.id) for one in found}
-        entrants |= {name: Entrant.from_document(one["result"]) for name, one in made.items()}
-        entrants[WINNER] = Entrant.from_document(ours["winner"])
-        with closing(CompiledSession(bundle, threads=1)) as compiled:
-            return contest(bundle, entrants, others={COMPILED: compiled})
 
-    return {"ours": ours, "peers": made, "contest": stage(folder, "side-by-side", side_by_side)}
+def side_by_side(folder: Path, ours: Mapping[str, Any], made: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """All in one process."""
+    bundle, originals = Bundle(Path(ours["bundle"])), folder / "originals"
+    shutil.rmtree(originals, ignore_errors=True)
+    found = baselines(bundle, originals, ("onnxruntime", "openvino"), threads=1)
+    entrants = {one.id: Entrant(one.model, originals / one.id) for one in found}
+    entrants |= {name: Entrant.from_document(one["result"]) for name, one in made.items()}
+    entrants[WINNER] = Entrant.from_document(ours["winner"])
+    with closing(CompiledSession(bundle, threads=1)) as compiled:
+        return contest(bundle, entrants, others={COMPILED: compiled})
 
 
 def search(workspace: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from contest import Entrant
 from leanloop.bundle import Bundle
 from leanloop.convert import baselines
 from leanloop.core.contracts import ModelFiles
-from leanloop.core.files import digest_json
+from leanloop.core.files import atomic_file, digest_json
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".tools/peers"
@@ -86,7 +86,9 @@ def material(bundle: Bundle, work: Path) -> None:
     np.savez(work / "calibration.npz", allow_pickle=False, **bundle.split("calibration").inputs)
     validation = bundle.split("validation")
     labels = {} if validation.targets is None else {"target": validation.targets}
-    np.savez(work / "validation.npz", allow_pickle=False, **validation.inputs, **labels)
+    # It tells that all of this is there, so it comes last, and whole.
+    with atomic_file(work / "validation.npz") as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **validation.inputs, **labels)
 
 
 def environment(requirements: tuple[str, ...]) -> Path:

@@ -11,7 +11,8 @@ import psutil
 
 GIB = 1 << 30
 
-SECONDS = 0.25
+SECONDS = 0.5
+"""Between two looks: each walks the page tables of all processes."""
 
 
 class PeakMemory:
@@ -33,6 +34,8 @@ class PeakMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
         self._thread.join()
+        if error is None and not self.bytes:
+            raise RuntimeError("no memory was seen: what was to be watched took no time, or nobody watched")
 
     def _sample(self) -> None:
         own = psutil.Process()

@@ -13,14 +13,12 @@ Finished stages are kept in ``benchmarks/out``; an interrupted bench goes on whe
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from leanloop.optimize.plan import Job
 from leanloop.steps import bundle as bundle_step
 
 sys.path.insert(0, str(Path(__file__).parent))
+from apart import apart
 from bench import OUT, ROOT, refuse_beside_a_stack, stage
 from contest import BATCHES, EAGER, Entrant, Record, contest
 from figures import Figure
@@ -52,11 +51,13 @@ SOURCES = (
     "params.yaml",
     "benchmarks/*.py",
     "benchmarks/peer/*.py",
+    *(f"components/leanloop/{part}/*.py" for part in ("steps", "select")),
+    "pipelines/leanloop/pipelines/offline.py",
     *(f"examples/{name}/*.{kind}" for name in ("fashion_mnist", "digits", "text_encoder") for kind in ("py", "yaml")),
     "examples/fashion_mnist/*.safetensors",
     "examples/digits/*.safetensors",
 )
-"""What decides the figures beside the packages; nothing that a bench writes."""
+"""What decides the figures beside what `code_version` tells; nothing that a bench writes."""
 
 
 def main() -> int:
@@ -102,12 +103,6 @@ def slug(name: str) -> str:
 def searched(folder: Path, name: str) -> dict[str, Any]:
     """A row of a search, timed; the peers' bench takes it, too."""
     return timed(lambda: apart(search, folder / "searches", folder / slug(name), SEARCHES[name][1]))()
-
-
-def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What a function returns, from a process of its own: its memory is gone when the next row's is measured."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
 
 
 def packed_bundle(folder: Path) -> Bundle:
@@ -162,13 +157,16 @@ def original_metric(job: Job) -> float:
 
 def replay(row: Mapping[str, Any]) -> dict[str, Any]:
     """A winner made again by its own script, in a store of its own: its id and its metric on validation."""
+    failed = {"same": False, "metric": 0.0, "before": 0.0}
     if not row["winner"]:
-        return {"same": False, "metric": 0.0, "before": 0.0}
+        return failed | {"reason": "there is no winner"}
     run = Path(row["bundle"]).parent
     script = next(run.glob(f"candidates/worker-*/{row['id']}/reproduce.sh"))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    printed = subprocess.run(["sh", str(script)], check=True, capture_output=True, text=True, env=environment).stdout
-    found = json.loads(printed[printed.index("{") :])
+    done = subprocess.run(["sh", str(script)], check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        return failed | {"reason": done.stderr[-2_000:]}
+    found = json.loads(done.stdout[done.stdout.rindex("{") :])
     before = read_json(script.with_name("candidate.json"))["metric"]
     same = found["candidate"] == row["id"] and found["metric"] is not None
     return {"same": same, "metric": found["metric"] or 0.0, "before": before}

