@@ -94,6 +94,22 @@ def test_only_old_samples_are_remembered(workshop: Workshop, share: float) -> No
     np.testing.assert_array_equal(teacher[0], kept)
 
 
+def test_what_comes_again_is_trained_on_again(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many rows as samples need not be the samples: a part of a pass in which live ones come again."""
+    split = workshop.bundle.split("train")
+    given: list[torch.Tensor] = []
+
+    def keep(module: object, inputs: list[torch.Tensor], *others: object, **named: object) -> float:
+        given.extend(inputs)
+        return 0.0
+
+    monkeypatch.setattr(distillation, "train", keep)
+    monkeypatch.setattr(workshop.bundle, "training_rows", lambda: np.arange(len(split)) // 2)
+    distil(workshop.bundle.module(), DistillationConfig(), workshop)
+    assert len(given[0]) == len(split)
+    np.testing.assert_array_equal(given[0].numpy()[::2], given[0].numpy()[1::2])
+
+
 def test_the_teacher_runs_once(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Workshop(workshop.bundle, Store(str(tmp_path)), 1)
     first = distillation.teacher_outputs(fresh)
