@@ -211,8 +211,11 @@ def _judge(result: ShadowResult, replay: _Replay) -> ShadowResult:
         if ratio.low > limit
     ]
     undecided = [
-        f"{name} {ratio.low:.2f} to {ratio.high:.2f} times the champion's, at most {limit:g} is allowed"
-        for name, ratio, limit in (("p50", p50, limits.p50_ratio), ("p99", tail, limits.p99_ratio))
+        f"{found}, at most {limit:g} is allowed"
+        for found, ratio, limit in (
+            (f"p50 {p50.low:.2f} to {p50.high:.2f} times the champion's", p50, limits.p50_ratio),
+            (f"p99 {tail.low:.2f} to {tail.high:.2f} times the champion's 99.5th percentile", tail, limits.p99_ratio),
+        )
         if ratio.high > limit
     ]
     if slow:
