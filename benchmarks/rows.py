@@ -66,8 +66,8 @@ LADDERS: dict[str, tuple[Bars, tuple[tuple[str, list[dict[str, Any]]], ...]]] = 
 }
 """Row -> its bars, and target and techniques of its recipes."""
 
-VALIDATION_DROP = 0.0125
-"""Share that everybody may lose on validation, where 99 % of the *test* accuracy is to be kept. The original's training
+FLATTERED = 0.0025
+"""Share that everybody may lose on validation beyond what is to be kept of the *test* accuracy. The original's training
 was stopped where validation was best, which flatters it there, and nobody else."""
 
 TOGETHER_MINUTES = 22.0
@@ -79,15 +79,21 @@ REPLAYED = "everything together, goal batch 1"
 SEARCHES: dict[str, tuple[Bars, Wanted]] = {
     "architecture search": (
         Bars(5, 10, 4, 98),
-        Wanted(32, ("student", "channel_pruning", "block_removal", "distillation", "openvino_bf16"), 10.0, 5, 0.02),
+        Wanted(
+            32,
+            ("student", "channel_pruning", "block_removal", "distillation", "openvino_bf16"),
+            12.0,
+            5,
+            0.02 + FLATTERED,
+        ),
     ),
     "everything together, goal batch 1": (
         Bars(5, 25, None, 99, batch=1),
-        Wanted(1, TOGETHER, TOGETHER_MINUTES, 5, VALIDATION_DROP),
+        Wanted(1, TOGETHER, TOGETHER_MINUTES, 5, 0.01 + FLATTERED),
     ),
     "everything together, goal batch 32": (
         Bars(5, 25, None, 99, batch=32),
-        Wanted(32, TOGETHER, TOGETHER_MINUTES, 5, VALIDATION_DROP),
+        Wanted(32, TOGETHER, TOGETHER_MINUTES, 5, 0.01 + FLATTERED),
     ),
 }
 """Row -> its bars, and what the search is asked for."""

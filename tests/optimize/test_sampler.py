@@ -126,6 +126,46 @@ def test_the_line_between_two_margins_leads_to_the_frontier(zero: float, slope: 
         assert len(tried) <= 4
 
 
+HARD = Space(dict.fromkeys(("equal", "narrow", "short"), SHAPES[:7]), (DistillationConfig(),), (), {})
+
+
+def test_where_nothing_holds_the_narrowest_failure_has_more_training_before_each_further_ladder() -> None:
+    """Seen on Fashion-MNIST: nine ladders had the usual training, and the budget went before a narrow one had its turn."""
+    study, trained = _study(HARD), []
+    study.enqueue_trial(as_params(("equal", 0, 1)))
+    margins = {"equal": -0.004, "narrow": -0.002, "short": -0.001}
+    while (trial := ask(study, HARD, 0)) is not None:
+        shape, strength, effort = point_of(trial) or pytest.fail("no point")
+        if effort == PROBE:
+            _tell(study, trial, ABLE)
+            continue
+        trained.append((shape, effort))
+        trial.set_user_attr(MARGIN, margins[shape] * max(strength, 1) if strength else 0.01)
+        _tell(study, trial, FAILS if strength else HOLDS)
+    turns = [trained.index(("equal", 2)), trained.index(("narrow", 1))]
+    assert turns == sorted(turns), "more training before the second ladder"
+    assert trained.index(("narrow", 2)) < trained.index(("short", 1)), "and again before the third"
+    before_second = trained[: trained.index(("narrow", 1))]
+    assert before_second.count(("equal", 2)) == 1, "one turn for a ladder"
+
+
+@pytest.mark.parametrize(
+    ("margin", "holds"), [(-0.02, False), (-0.004, True)], ids=["too far below the limit", "something holds"]
+)
+def test_more_training_waits_where_it_would_not_help_or_is_not_needed(margin: float, holds: bool) -> None:
+    study, trained = _study(HARD), []
+    study.enqueue_trial(as_params(("equal", 0, 1)))
+    while (trial := ask(study, HARD, 0)) is not None:
+        shape, strength, effort = point_of(trial) or pytest.fail("no point")
+        if effort == PROBE:
+            _tell(study, trial, ABLE)
+            continue
+        trained.append((shape, effort))
+        trial.set_user_attr(MARGIN, margin if strength else 0.01)
+        _tell(study, trial, HOLDS if not strength or (holds and strength == 1) else FAILS)
+    assert max(trained.index((shape, 1)) for shape in HARD.shapes) < trained.index(("equal", 2))
+
+
 def test_where_the_limit_is_expected_is_one_workers_and_the_other_goes_to_another_ladder(tmp_path: Path) -> None:
     study = _study(TWO, tmp_path / "journal")
     for strength, margin, status in ((8, 0.005, HOLDS), (12, -0.015, FAILS)):

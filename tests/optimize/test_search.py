@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import safetensors.torch
 
@@ -30,9 +31,10 @@ from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, searc
 from leanloop.optimize import search as search_module
 from leanloop.optimize.candidate import accuracy_held, fail, failed_before, finish_one, original_validation, replay
 from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, objective, within_limits
-from leanloop.optimize.plan import NO_TIME, Job, Outcome, Timed
+from leanloop.optimize.plan import FAILS, NO_TIME, Job, Outcome, Plan, Timed
 from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.sampler import STATUS
+from leanloop.optimize.search import SHORT, charged, short_floor
 from leanloop.optimize.space import make_space
 from leanloop.optimize.study import ask, open_study, store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
@@ -269,6 +271,82 @@ def _job(bundle: Bundle, root: Path, *, batch_size: int = 1, seconds: float = 0.
         timeout_seconds=seconds,
         memory_bytes=memory,
     )
+
+
+def test_a_trial_is_ended_where_it_would_break_the_budget(
+    bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth over the budget is the most; what trains nothing has the trial's own limit."""
+    asked: list[tuple[bool, float, float]] = []
+
+    def note(_child: object, job: Job, plan: Plan) -> Outcome:
+        recipe = Recipe.from_record(plan.groups[0][0])
+        asked.append((bool(recipe.torch), job.timeout_seconds, plan.deadline - time.time()))
+        return Outcome(status=NO_TIME, rows=(_row(),))
+
+    monkeypatch.setattr(search_module, "run_plan", note)
+    document = small.model_dump(mode="json")
+    document["optimize"] |= {"max_trials": 3, "workers": 1, "budget_minutes": 5, "trial_timeout_seconds": 900.0}
+    document["workspace"] = str(tmp_path)
+    settings = parse_settings(document, source="test")
+    search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "out", 0)
+    assert {timeout for reshapes, timeout, _ in asked if not reshapes} == {900.0}
+    trained = [(timeout, deadline) for reshapes, timeout, deadline in asked if reshapes]
+    assert trained
+    for timeout, deadline in trained:
+        assert timeout == pytest.approx(1.05 * 300, abs=5)
+        assert deadline == pytest.approx(0.95 * 300, abs=5)
+
+
+def _row(seconds: float = 0.0) -> TrialRow:
+    return TrialRow(
+        trial=0,
+        recipe=Recipe("onnxruntime").record(),
+        candidate_id="c",
+        state="pruned",
+        rung="short",
+        latency_ms=None,
+        metric=None,
+        size_bytes=None,
+        seconds=seconds,
+        reason="no time",
+    )
+
+
+def test_the_log_tells_all_that_a_trial_took_once(found: list[Path]) -> None:
+    assert [row.seconds for row in charged((_row(1.0), _row(2.0)), 10.0)] == [8.0, 2.0]
+    events, _ = read_events(found[0].parent / "events.jsonl")
+    took = {event["trial"]: event["seconds"] for event in events if event["kind"] == "trial_finished"}
+    told: dict[int, float] = {}
+    for row in _rows(found):
+        told[row.trial] = told.get(row.trial, 0.0) + row.seconds
+    assert told == pytest.approx({trial: took[trial] for trial in told}, rel=0.05, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "effort", "floor"),
+    [("pruned", 1, 0.78), ("pruned", 2, 0.58), ("student", 1, 0.5), ("student", 2, 0.5)],
+)
+def test_a_short_training_is_hopeless_beside_failures_of_its_own_ladder_with_as_much_training(
+    bundle: Bundle, shape: str, effort: int, floor: float
+) -> None:
+    """Seen on Fashion-MNIST: pruned copies score high early, and fresh students were given up beside their failures."""
+    study = optuna.create_study()
+    for ladder, its, short in (("pruned", 1, 0.8), ("pruned", 2, 0.6), ("student", 1, None)):
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=1.0,
+                params={"shape": ladder, "strength": 3, "effort": its},
+                distributions={
+                    "shape": optuna.distributions.CategoricalDistribution(("pruned", "student")),
+                    "strength": optuna.distributions.IntDistribution(0, 7),
+                    "effort": optuna.distributions.IntDistribution(0, 2),
+                },
+                user_attrs={STATUS: FAILS, SHORT: short},
+            )
+        )
+    found = short_floor(study.get_trials(), bundle.metric, 0.5, shape, effort)
+    assert found == pytest.approx(floor, abs=0.01)
 
 
 def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from torch import nn
 
 from leanloop.bundle import Bundle, pack
 from leanloop.core.errors import SettingsError, TrialError
-from leanloop.core.settings import load_settings
+from leanloop.core.settings import TargetName, load_settings
 from leanloop.core.store import Store
-from leanloop.optimize import TECHNIQUES, Workshop
-from leanloop.optimize.apply import make_prefix
+from leanloop.optimize import TECHNIQUES, Recipe, Workshop
+from leanloop.optimize.apply import make_files, make_prefix
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.student import StudentConfig, _size, begin, build, choices, other_chains
 
@@ -40,6 +40,11 @@ class Mixed(nn.Module):
         return self.head(torch.cat([self.maps(x).mean((2, 3)), torch.relu(self.hidden(x.flatten(1)))], 1))
 
 def mixed(channels, hidden): return Mixed(channels, hidden)
+
+def normed():
+    return nn.Sequential(nn.Flatten(), *(
+        layer for _ in range(6) for layer in (nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU())
+    ), nn.Linear(64, 10))
 
 def no_module(): return 7
 
@@ -106,6 +111,18 @@ def test_the_same_seed_gives_the_same_weights(taught: Workshop) -> None:
     first, second, other = (build(StudentConfig(seed=seed), taught.bundle)[1].weight for seed in (0, 0, 1))
     assert (first == second).all()
     assert (first != other).any()
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_untrained_files_are_as_large_as_trained_ones(target: TargetName, tmp_path: Path) -> None:
+    """A fresh batch norm folds to no bias at all: within a limit of bytes that the trained files then broke."""
+    workshop = Workshop(_pack(tmp_path, "students:normed"), Store(str(tmp_path / "store")), threads=1)
+    recipe = Recipe(target, (StudentConfig(), DistillationConfig(epochs=1)))
+    sizes = [
+        make_files(one, workshop, tmp_path / str(number)).size_bytes
+        for number, one in enumerate((recipe.untrained(), recipe))
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.005)
 
 
 def test_a_wrong_student_is_told(taught: Workshop, tmp_path: Path) -> None:

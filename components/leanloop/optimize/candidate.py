@@ -42,7 +42,7 @@ _THE_MACHINES_FAULT = (StoreError, OSError, MemoryError)
 
 def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
     """One candidate: made, measured, scored on validation and kept; or its failure."""
-    store, identity = workshop.store, recipe_id(recipe, workshop.bundle.manifest.digest)
+    store, identity, started = workshop.store, recipe_id(recipe, workshop.bundle.manifest.digest), time.monotonic()
     failure = failed_before(recipe, job, workshop)
     if failure is not None:
         return row(recipe, job, workshop, state="failed", reason=failure)
@@ -70,7 +70,7 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
         latency_ms=latency,
         metric=candidate.metric,
         size_bytes=candidate.size_bytes,
-        seconds=0.0 if cached else candidate.seconds,
+        seconds=time.monotonic() - started,
         reason=reason,
     )
 

@@ -182,10 +182,11 @@ def _remade(
             timeout_seconds=settings.optimize.trial_timeout_seconds,
             memory_bytes=settings.optimize.trial_memory_bytes,
         )
+        started = time.monotonic()
         try:
-            return list(run_plan(child, job, plan, settings).rows)
+            return list(run_plan(child, job, plan).rows)
         except LeanloopError as error:
-            return [failed_row(groups[0][0], bundle, number, error)]
+            return [failed_row(groups[0][0], bundle, number, time.monotonic() - started, error)]
 
     with Child() as child:
         progress(0, 2, "making the champion's recipe again")

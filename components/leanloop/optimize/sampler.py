@@ -15,6 +15,9 @@ So the first ladder of shapes is searched. What it found must be beaten by the o
 cheap to know: probes (an effort of nothing) time untrained shapes, and bisect for the mildest one that is better than
 the best. That one is trained. Where it holds the accuracy, the next stronger one follows; where it does not, no
 stronger one will, and the ladder is done. In the end, shapes that failed are tried again with more training.
+
+Where nothing that reshapes holds yet, the end is too late: a budget that a hard goal leaves little of would go into one
+failure after another. So after each ladder the narrowest failure so far has its turn with more training.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH
+from leanloop.optimize.plan import ABLE, DUPLICATE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH
 from leanloop.optimize.space import EFFORTS, PROBE, Space
 
 STATUS, MARGIN = "status", "margin"
@@ -94,6 +97,8 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
     """The next point that is worth a trial, given all other trials; None when none is."""
     usual = EFFORTS[0]
     for number, (shape, ladder) in enumerate(space.shapes.items()):
+        if number and space.trains and (narrow := _narrow(trials, ladders=number)) is not None:
+            return narrow
         known = _known(trials, shape, usual)
         if number:
             found = _beating(len(ladder), known)
@@ -110,6 +115,37 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
             if strength is not None:
                 return shape, strength, effort
     return None
+
+
+def _narrow(trials: Sequence[FrozenTrial], ladders: int) -> Point | None:
+    """The narrowest failure, with more training; None where something holds, or each ladder has had its turn.
+
+    Narrow is what fell short of the limit by less than the original is above it.
+
+    Args:
+        trials: All others.
+        ladders: How many were walked before: one turn each.
+    """
+    usual, more = EFFORTS
+    above, failed, again = 0.0, {}, set()
+    for trial in trials:
+        point, status, margin = point_of(trial), trial.user_attrs.get(STATUS), trial.user_attrs.get(MARGIN)
+        if point is None or trial.state == TrialState.FAIL or status == DUPLICATE:
+            continue
+        shape, strength, effort = point
+        if strength and status == HOLDS:
+            return None
+        if effort == more:
+            again.add((shape, strength))
+        elif margin is not None and not strength:
+            above = margin
+        elif margin is not None and status == FAILS and effort == usual:
+            failed[shape, strength] = margin
+    if len(again) >= ladders:
+        return None
+    candidates = {place: margin for place, margin in failed.items() if place not in again and margin > -above}
+    narrowest = max(candidates, key=lambda place: candidates[place], default=None)
+    return None if narrowest is None else (*narrowest, more)
 
 
 def _expected(strongest: int, known: Mapping[int, str], margins: Mapping[int, float]) -> int | None:

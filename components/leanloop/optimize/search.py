@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from leanloop.bundle import Bundle
+from leanloop.bundle import Bundle, Metric
 from leanloop.core.child import Child
 from leanloop.core.contracts import Analysis, Candidates, RecipeRecord, TrialRow
 from leanloop.core.errors import ChildError, LeanloopError, MemoryLimitError, TimeLimitError
@@ -27,7 +27,7 @@ from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import DUPLICATE, FAILS, NO_TIME, Job, Outcome, Plan
 from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.recipe import Recipe, recipe_id
-from leanloop.optimize.sampler import MARGIN, STATUS, first_shape
+from leanloop.optimize.sampler import MARGIN, STATUS, first_shape, point_of
 from leanloop.optimize.space import PROBE, Space, make_space
 from leanloop.optimize.study import Clock, ask, left_behind, mine, open_study, release_dead, store_url
 from leanloop.optimize.warm_start import recall, remember
@@ -36,6 +36,9 @@ ROWS, SHORT = "rows", "short"
 
 _AFTERWARDS = 0.05
 """Share of the budget that is kept free to make, measure and score the candidates of the last training."""
+
+_OVER = 0.05
+"""Share of the budget by which such a trial may be late before it is ended."""
 
 _LEAST_GAIN = 0.03
 """Share of the best objective that a shape of another ladder must gain to be worth a training."""
@@ -149,14 +152,15 @@ class Search:
     def _carry_out(self, trial: optuna.Trial, child: Child) -> None:
         started = time.monotonic()
         emit("trial_started", trial=trial.number, **trial.params)
+        timeout = self._most_seconds(trial)
         try:
-            outcome = self._run_limited(trial, child)
+            outcome = self._run_limited(trial, child, timeout)
         except LeanloopError as error:
             # A training that ran into the trial's limits says nothing of the accuracy that it would have reached; what
             # is stronger takes less of either.
             status = NO_TIME if isinstance(error, (TimeLimitError, MemoryLimitError)) else FAILS
-            row = failed_row(self._groups(trial)[0][0], self._bundle, trial.number, error)
-            outcome = Outcome(status=status, rows=(row,))
+            recipe, spent = self._groups(trial)[0][0], time.monotonic() - started
+            outcome = Outcome(status=status, rows=(failed_row(recipe, self._bundle, trial.number, spent, error),))
         trial.set_user_attr(STATUS, outcome.status)
         trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
         trial.set_user_attr(SHORT, outcome.short_metric)
@@ -195,7 +199,18 @@ class Search:
         drops = [metric.drop(limit, row.metric) for row in rows if row.state == "complete" and row.metric is not None]
         return -min(drops) if drops else None
 
-    def _run_limited(self, trial: optuna.Trial, child: Child) -> Outcome:
+    def _most_seconds(self, trial: optuna.Trial) -> float:
+        """What a trial may take.
+
+        The budget is kept, too: a trial is ended where it is late by more than `_OVER`. The original's own shape is
+        not: without what trains nothing there would be no result at all.
+        """
+        own = self._settings.optimize.trial_timeout_seconds
+        if not self._groups(trial)[0][0].torch:
+            return own
+        return min(own, max(1.0, self._clock.left() + _OVER * self._clock.budget))
+
+    def _run_limited(self, trial: optuna.Trial, child: Child, timeout_seconds: float) -> Outcome:
         job = Job(
             bundle=str(self._bundle.folder),
             store=store_url(self._settings),
@@ -203,7 +218,7 @@ class Search:
             threads=max(1, usable_cores() // self._settings.optimize.workers),
             trial=trial.number,
             folder=str((self._folder / str(trial.number)).resolve()),
-            timeout_seconds=self._settings.optimize.trial_timeout_seconds,
+            timeout_seconds=timeout_seconds,
             memory_bytes=self._settings.optimize.trial_memory_bytes,
         )
         best, probe = self._best(), trial.params["effort"] == PROBE
@@ -213,11 +228,17 @@ class Search:
             groups=tuple(tuple(recipe.record() for recipe in group) for group in groups),
             best=self._to_beat(trial, best),
             rival=best.candidate_id if probe and best else None,
-            short_floor=self._short_floor(),
+            short_floor=short_floor(
+                self._study.get_trials(deepcopy=False),
+                self._bundle.metric,
+                self._bundle.metric.limit(self._original_metric, self._goal.max_accuracy_drop + _FAR),
+                trial.params["shape"],
+                trial.params["effort"],
+            ),
             deadline=time.time() + self._clock.left() - _AFTERWARDS * self._clock.budget,
             probe=probe,
         )
-        return run_plan(child, job, plan, self._settings)
+        return run_plan(child, job, plan)
 
     def _groups(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
         """All recipes of a trial's shape, grouped by how the files are made."""
@@ -241,15 +262,33 @@ class Search:
         good = [row for row in rows if holds(row) and within_limits(row, self._goal)]
         return min(good, key=lambda row: objective(row, self._goal), default=None)
 
-    def _short_floor(self) -> float:
-        """Short scores below this are hopeless: far below the limit, or below one that failed after full training."""
-        metric = self._bundle.metric
-        floors = [metric.limit(self._original_metric, self._goal.max_accuracy_drop + _FAR)]
-        for trial in self._study.get_trials(deepcopy=False):
-            short = trial.user_attrs.get(SHORT)
-            if trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE and short is not None:
-                floors.append(metric.limit(short, _SHORT_NOISE))
-        return max(floors) if metric.higher_is_better else min(floors)
+
+def short_floor(trials: Sequence[FrozenTrial], metric: Metric, far: float, shape: str, effort: int) -> float:
+    """Short scores below this are hopeless: below ``far``, or below one of the same ladder that failed all the same.
+
+    Only after at least as much training, and of the same ladder: what is pruned scores high early, and a fresh student
+    that ends up as good does not.
+
+    Args:
+        trials: All so far.
+        metric: The owner's.
+        far: A score so far below the limit that nothing comes back from it.
+        shape: Name of the ladder.
+        effort: Of the training that is to follow.
+    """
+    floors = [far]
+    for trial in trials:
+        point, short = point_of(trial), trial.user_attrs.get(SHORT)
+        failed = trial.user_attrs.get(STATUS) == FAILS and trial.state == TrialState.COMPLETE
+        if failed and short is not None and point is not None and point[0] == shape and point[2] >= effort:
+            floors.append(metric.limit(short, _SHORT_NOISE))
+    return max(floors) if metric.higher_is_better else min(floors)
+
+
+def charged(rows: Sequence[TrialRow], seconds: float) -> tuple[TrialRow, ...]:
+    """A trial's rows, which together tell the seconds that all of it took: the first has the training, too."""
+    rest = seconds - sum(row.seconds for row in rows[1:])
+    return (rows[0].model_copy(update={"seconds": max(0.0, rest)}), *rows[1:])
 
 
 def made_alike(recipe: Recipe, best: TrialRow) -> bool:
@@ -259,7 +298,7 @@ def made_alike(recipe: Recipe, best: TrialRow) -> bool:
     return (recipe.target, mine) == (its.target, other)
 
 
-def failed_row(recipe: Recipe, bundle: Bundle, trial: int, error: LeanloopError) -> TrialRow:
+def failed_row(recipe: Recipe, bundle: Bundle, trial: int, seconds: float, error: LeanloopError) -> TrialRow:
     """The log line of a trial that failed as a whole."""
     return TrialRow(
         trial=trial,
@@ -270,27 +309,32 @@ def failed_row(recipe: Recipe, bundle: Bundle, trial: int, error: LeanloopError)
         latency_ms=None,
         metric=None,
         size_bytes=None,
-        seconds=0.0,
+        seconds=seconds,
         reason=reason_of(error),
     )
 
 
-def run_plan(child: Child, job: Job, plan: Plan, settings: Settings) -> Outcome:
+def run_plan(child: Child, job: Job, plan: Plan) -> Outcome:
     """Run one trial in a child process; a recipe that brings it down is kept as a failure, and left out.
+
+    Returns:
+        Its outcome, whose rows together tell the seconds that all of it took.
 
     Raises:
         LeanloopError: The whole trial failed.
     """
+    started = time.monotonic()
     while True:
         try:
             found = child.call(
                 "leanloop.optimize.trial:run_trial",
                 {"job": job.model_dump(mode="json"), "plan": plan.model_dump(mode="json")},
                 folder=Path(job.folder),
-                timeout_seconds=settings.optimize.trial_timeout_seconds,
-                memory_bytes=settings.optimize.trial_memory_bytes,
+                timeout_seconds=job.timeout_seconds,
+                memory_bytes=job.memory_bytes,
             )
-            return Outcome.model_validate(found)
+            outcome = Outcome.model_validate(found)
+            return outcome.model_copy(update={"rows": charged(outcome.rows, time.monotonic() - started)})
         except ChildError as error:
             current = Path(job.folder) / CURRENT
             record = read_json(current) if current.exists() else None

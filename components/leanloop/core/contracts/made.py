@@ -123,7 +123,7 @@ class TrialRow(Record):
     latency_ms: float | None
     metric: float | None
     size_bytes: int | None
-    seconds: float
+    seconds: float = Field(description="that this line took; a trial's lines together are all of its time")
     reason: str
 
 
