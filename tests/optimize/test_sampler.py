@@ -130,7 +130,7 @@ HARD = Space(dict.fromkeys(("equal", "narrow", "short"), SHAPES[:7]), (Distillat
 
 
 def test_where_nothing_holds_the_narrowest_failure_has_more_training_before_each_further_ladder() -> None:
-    """Seen on Fashion-MNIST: nine ladders had the usual training, and the budget went before a narrow one had its turn."""
+    """Seen on Fashion-MNIST: nine ladders had the usual training, and nothing was left for a narrow failure."""
     study, trained = _study(HARD), []
     study.enqueue_trial(as_params(("equal", 0, 1)))
     margins = {"equal": -0.004, "narrow": -0.002, "short": -0.001}
