@@ -22,7 +22,7 @@ from figures import Figure
 from optuna.trial import TrialState
 
 from leanloop.bundle import Bundle
-from leanloop.core.contracts import Candidate, TrialRow
+from leanloop.core.contracts import Analysis, Candidate, TrialRow
 from leanloop.core.files import read_json
 from leanloop.core.hardware import usable_cores
 from leanloop.core.settings import Settings, load_settings
@@ -70,8 +70,9 @@ def measure(folder: Path, example: str, seed: int) -> dict[str, Any]:
     bundle_step.run(settings, project=params.parent, bundle=folder / "bundle")
     analyze_step.run(settings, bundle=folder / "bundle", analysis=folder / "analysis")
     bundle = Bundle(folder / "bundle")
-    space = make_space(bundle, settings)
-    rows = staged(bundle, settings, folder)
+    analysis = Analysis.load(folder / "analysis")
+    space = make_space(bundle, settings, analysis)
+    rows = search_worker(bundle, analysis, settings, folder / "candidates", 0).trials
     best = min((row for row in rows if holds(row)), key=lambda row: objective(row, settings.goal), default=None)
     if best is None:
         raise SystemExit(f"{example}, seed {seed}: the search found nothing that holds the accuracy")
@@ -79,14 +80,6 @@ def measure(folder: Path, example: str, seed: int) -> dict[str, Any]:
     most = max(GIVEN_UP * ours, LEAST_SECONDS)
     plain = plain_search(bundle, space, settings, folder, best, seed, most_seconds=most)
     return {"ours_seconds": ours, "ours_trained": trained, "best": best.model_dump(mode="json"), **plain}
-
-
-def staged(bundle: Bundle, settings: Settings, folder: Path) -> Sequence[TrialRow]:
-    """The search log of our own."""
-    from leanloop.core.contracts import Analysis
-
-    analysis = Analysis.load(folder / "analysis")
-    return search_worker(bundle, analysis, settings, folder / "candidates", 0).trials
 
 
 def spent_until(rows: Sequence[TrialRow], best: TrialRow, settings: Settings) -> tuple[float, int]:

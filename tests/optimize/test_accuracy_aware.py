@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx as onnx_format
@@ -12,11 +13,15 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from leanloop.bundle import Bundle
 from leanloop.core.errors import TrialError
-from leanloop.optimize import Workshop
+from leanloop.core.settings import GoalSettings, Settings, parse_settings
+from leanloop.optimize import Findings, Workshop
+from leanloop.optimize.space import make_space
 from leanloop.optimize.techniques import nncf_accuracy_aware_int8 as nncf_aware
 from leanloop.optimize.techniques import nncf_int8, ort_static_int8
 from leanloop.optimize.techniques import ort_accuracy_aware_int8 as aware
+from leanloop.optimize.techniques.findings import drops_to_try
 from leanloop.optimize.techniques.ort_accuracy_aware_int8 import OrtAccuracyAwareInt8Config, fewest, quantise
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config, integer_share
 from leanloop.runtime import answers_of
@@ -33,6 +38,43 @@ def test_the_fewest_are_found_with_few_questions(most: int, needed: int) -> None
     assert fewest(most, holds) == (needed if needed < most else None)
     assert len(asked) <= np.ceil(np.log2(most)) + 1
     assert 0 not in asked
+
+
+@pytest.mark.parametrize("technique", [aware, nncf_aware])
+@pytest.mark.parametrize(
+    ("allowed", "tried"),
+    [
+        (0.02, [0.02, 0.002, 0.0005]),
+        (0.002, [0.002, 0.0005]),
+        (0.001, [0.001, 0.0005]),
+        (0.0001, [0.0001]),
+        (0.0, [0.0]),
+        (2.0, [0.99, 0.002, 0.0005]),
+    ],
+)
+def test_the_goals_own_drop_is_tried_first(
+    technique: Any, allowed: float, tried: list[float], bundle: Bundle, settings: Settings
+) -> None:
+    kind = aware.OrtAccuracyAwareInt8Config if technique is aware else nncf_aware.NncfAccuracyAwareInt8Config
+    found = technique.by_goal(bundle, 5.0, Findings(GoalSettings(max_accuracy_drop=allowed)))
+    assert found == [kind(max_drop=drop) for drop in tried]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_a_search_asks_for_the_goals_drop(target: str, bundle: Bundle, settings: Settings) -> None:
+    document = settings.model_dump(mode="json")
+    document["optimize"]["techniques"] = ["ort_accuracy_aware_int8", "nncf_accuracy_aware_int8"]
+    document["goal"]["max_accuracy_drop"] = 0.03
+    space = make_space(bundle, parse_settings(document, source="test"))
+    (finish,) = (one for one in space.finishes if one.target == target and one.configs[0] is not None)
+    assert [config.max_drop for config in finish.configs] == [0.03, 0.002, 0.0005]  # type: ignore[union-attr]
+
+
+@given(st.floats(0, 5), st.lists(st.floats(0, 0.9)))
+def test_no_drop_is_tried_twice_or_above_the_goal(allowed: float, usual: list[float]) -> None:
+    first, *stricter = drops_to_try(Findings(GoalSettings(max_accuracy_drop=allowed)), usual)
+    assert first == min(allowed, 0.99)
+    assert all(drop < first for drop in stricter)
 
 
 def test_nothing_is_given_back_where_all_holds(workshop: Workshop, onnx: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_channel_counts_stay_round_and_outputs_stay(workshop: Workshop) -> None:
 def test_of_the_whole_network_the_least_important_channels_go(importance: str, steps: int, workshop: Workshop) -> None:
     """Layers lose unequal shares, and the same weights are left after a replay."""
     pruned, fresh, original = (workshop.bundle.module() for _ in range(3))
-    config = ChannelPruningConfig(scope="global", importance=importance, steps=steps, round_to=2)
+    config = ChannelPruningConfig(ratio=0.4, scope="global", importance=importance, steps=steps, round_to=2)
     history = json.loads(json.dumps(prune(pruned, config, workshop)))
     replay(fresh, history, workshop.bundle)
     _same_weights(fresh, pruned)

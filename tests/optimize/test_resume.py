@@ -103,7 +103,7 @@ def test_less_of_what_was_learnt_is_tried_where_the_rest_would_not_do(
 
     monkeypatch.setattr(bundle, "fresh_rows", lambda split: rows)
     finishes = (Finish("onnxruntime", (None,)),)
-    analysis = Analysis.model_construct(metric=1.0)
+    analysis = Analysis.model_construct(metric=1.0, sensitivity=())
     made = _remade(recipe, finishes, bundle, analysis, small, tmp_path / "trials", does)
     assert asked == [1, 2]
     assert [row.state for row in made] == ["complete", "complete"]

@@ -148,7 +148,7 @@ def test_what_was_finished_is_taken_from_the_store(
 ) -> None:
     before = Candidates.load(found[0])
     started = time.time()
-    again = search_worker(bundle, Analysis.model_construct(metric=1.0), small, tmp_path / "again", 0)
+    again = search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), small, tmp_path / "again", 0)
     assert again == before
     written = [
         Path(small.workspace) / "store" / "candidates" / identity / "candidate.json" for identity in again.candidates
@@ -160,12 +160,12 @@ def test_the_first_living_worker_brings_what_a_dead_one_had_finished(
     found: list[Path], bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pulse, "dead", lambda self, workers: {1})
-    heir = search_worker(bundle, Analysis.model_construct(metric=1.0), small, tmp_path / "heir", 0)
+    heir = search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), small, tmp_path / "heir", 0)
     both = [Candidates.load(folder) for folder in found]
     assert set(heir.candidates) == {*both[0].candidates, *both[1].candidates}
     assert len(heir.trials) == len(both[0].trials) + len(both[1].trials)
     monkeypatch.setattr(Pulse, "dead", lambda self, workers: {0})
-    heir = search_worker(bundle, Analysis.model_construct(metric=1.0), small, tmp_path / "other", 1)
+    heir = search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), small, tmp_path / "other", 1)
     assert len(heir.trials) == len(both[0].trials) + len(both[1].trials)
 
 
@@ -255,7 +255,7 @@ def test_a_training_that_ran_into_a_limit_says_nothing_of_the_accuracy(
     document["optimize"] |= {"max_trials": 3, "workers": 1}
     document["workspace"] = str(tmp_path)
     settings = parse_settings(document, source="test")
-    search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "out", 0)
+    search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), settings, tmp_path / "out", 0)
     study = open_study(settings, make_space(bundle, settings), bundle.manifest.digest)
     assert {trial.user_attrs[STATUS] for trial in study.get_trials()} == {NO_TIME}
 
@@ -354,7 +354,7 @@ def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Pa
     document["optimize"] |= {"budget_minutes": 0.01, "workers": 1}
     document["workspace"] = str(tmp_path)
     hurried = parse_settings(document, source="test")
-    found = search_worker(bundle, Analysis.model_construct(metric=1.0), hurried, tmp_path / "out", 0)
+    found = search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), hurried, tmp_path / "out", 0)
     assert not any(Recipe.from_record(row.recipe).trains for row in found.trials if row.state == "complete")
 
 

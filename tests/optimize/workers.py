@@ -20,7 +20,7 @@ from leanloop.core.settings import Settings
 from leanloop.optimize import search_worker
 
 bundle, settings, destination, worker = sys.argv[1:]
-analysis = Analysis.model_construct(metric=1.0)
+analysis = Analysis.model_construct(metric=1.0, sensitivity=())
 with step_events("optimize", int(worker)):
     search_worker(Bundle(Path(bundle)), analysis, Settings.from_json(settings), Path(destination), int(worker))
 """

@@ -50,6 +50,12 @@ def instruction_sets() -> frozenset[str]:
     return frozenset(_cpu()["isa"])
 
 
+def vector_lanes() -> int:
+    """How many fp32 numbers one vector register of the CPU holds: a part of one takes as long as a whole one."""
+    sets = instruction_sets()
+    return 16 if "avx512f" in sets else 8 if "avx2" in sets else 4
+
+
 def tool_versions() -> dict[str, str]:
     """Versions of the installed libraries whose code decides a result."""
     versions = {}

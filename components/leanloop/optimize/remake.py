@@ -82,7 +82,7 @@ def remake(
         aim: ``latency`` always searches, since the same recipe is as slow as before.
         serving: First output of what serves on the revised validation split, [samples, ...].
     """
-    space, rows, store = make_space(bundle, settings), [], Store(store_url(settings))
+    space, rows, store = make_space(bundle, settings, analysis), [], Store(store_url(settings))
 
     def does(found: Sequence[TrialRow]) -> bool:
         fitting = [row for row in as_quick(found, champion) if within_limits(row, settings.goal)]

@@ -64,7 +64,7 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
         destination: Folder to write ``candidates.json`` and one folder per candidate into.
         worker: Number of this worker, from 0.
     """
-    space = make_space(bundle, settings)
+    space = make_space(bundle, settings, analysis)
     study = open_study(settings, space, bundle.manifest.digest)
     workers, store = settings.optimize.workers, Store(store_url(settings))
     if (held := recall(study, space, bundle, settings.goal, store)) is not None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from leanloop.bundle import Bundle
 from leanloop.convert import TARGETS
+from leanloop.core.contracts import Analysis
 from leanloop.core.files import digest_json
 from leanloop.core.hardware import hardware_id, tool_versions
 from leanloop.core.names import code_version
 from leanloop.core.settings import Settings, TargetName
 from leanloop.optimize.candidate import reason_of
 from leanloop.optimize.recipe import Recipe, scaled
-from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, Technique, TorchTechnique
+from leanloop.optimize.techniques import TECHNIQUES, Config, Findings, GraphTechnique, Technique, TorchTechnique
 
 PROBE = 0
 """An effort of nothing: the shape is timed untrained, and not trained."""
@@ -98,13 +100,19 @@ class Space:
         )
 
 
-def make_space(bundle: Bundle, settings: Settings) -> Space:
+def make_space(bundle: Bundle, settings: Settings, analysis: Analysis | None = None) -> Space:
     """The space of a bundle under its settings; what cannot work with the bundle is left out, with the reason.
+
+    Args:
+        bundle: The owner's.
+        settings: Goal, targets, techniques, budget.
+        analysis: Of the same bundle; without it there are no ladders of what it found.
 
     Raises:
         SettingsError: A technique of the settings is not registered.
     """
     budget, left_out = settings.optimize.budget_minutes, {}
+    findings = Findings(settings.goal, analysis)
     targets: list[TargetName] = []
     for target in settings.targets:
         if reason := TARGETS[target].can_convert() or TARGETS[target].can_run():
@@ -116,7 +124,7 @@ def make_space(bundle: Bundle, settings: Settings) -> Space:
     finishes = [Finish(target, (None,)) for target in targets]
     for name in settings.optimize.techniques:
         technique = TECHNIQUES[name]
-        reason, configs = _choices(technique, bundle, targets, budget)
+        reason, configs = _choices(technique, bundle, targets, budget, findings)
         if reason:
             left_out[name] = reason
         elif isinstance(technique, GraphTechnique):
@@ -127,25 +135,34 @@ def make_space(bundle: Bundle, settings: Settings) -> Space:
             shaping[name] = [_seeded(config, settings.optimize.seed) for config in configs]
         else:
             training.append(_seeded(configs[0], settings.optimize.seed))
-    ladders = make_ladders(shaping, bundle, budget, left_out)
+    ladders = make_ladders(shaping, bundle, budget, findings, left_out)
     if training and not ladders:
         ladders[OWN_SHAPE] = ((),)
     return Space(ladders, tuple(training), tuple(finishes), left_out)
 
 
 def make_ladders(
-    choices: Mapping[str, Sequence[Config]], bundle: Bundle, budget_minutes: float, left_out: dict[str, str]
+    choices: Mapping[str, Sequence[Config]],
+    bundle: Bundle,
+    budget_minutes: float,
+    findings: Findings,
+    left_out: dict[str, str],
 ) -> dict[str, tuple[tuple[Config, ...], ...]]:
-    """All ladders of what shapes a network: each technique's own, its further ones, those of one after another.
+    """All ladders of what shapes a network, in the order in which they are tried.
+
+    Each technique's own; then its further ones, and those of one technique after another; then those that depend on
+    what was found before.
 
     Args:
         choices: By technique.
         bundle: The owner's.
         budget_minutes: Of the search.
+        findings: Goal and analysis.
         left_out: Gets the reason where a technique's further ladders cannot be made.
     """
     ladders: dict[str, tuple[tuple[Config, ...], ...]] = {}
     further: dict[str, tuple[tuple[Config, ...], ...]] = {}
+    informed: dict[str, tuple[tuple[Config, ...], ...]] = {}
     for name, configs in choices.items():
         technique = TECHNIQUES[name]
         assert isinstance(technique, TorchTechnique)
@@ -156,26 +173,41 @@ def make_ladders(
             rungs = [(config,) for config in choices[other]]
             for count, config in enumerate(configs, start=1):
                 further[f"{name} {count}, {other}"] = ((config,), *((config, *rung) for rung in rungs))
-        try:
-            more = {} if technique.further is None else technique.further(bundle, budget_minutes)
-        except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
-            left_out[f"{name}, further shapes"] = reason_of(error)
-            continue
-        for what, some in more.items():
-            further[f"{name}, {what}"] = tuple((config,) for config in some)
-    return ladders | further
+        if technique.further:
+            offer = partial(technique.further, bundle, budget_minutes)
+            further |= _offered(name, offer, f"{name}, further shapes", left_out)
+        if technique.informed:
+            offer = partial(technique.informed, bundle, budget_minutes, findings)
+            informed |= _offered(name, offer, f"{name}, shapes by analysis", left_out)
+    return ladders | further | informed
+
+
+def _offered(
+    name: str, offer: Callable[[], Mapping[str, Sequence[Config]]], what: str, left_out: dict[str, str]
+) -> dict[str, tuple[tuple[Config, ...], ...]]:
+    """A technique's ladders of one kind; none, and the reason, where they cannot be made."""
+    try:
+        return {f"{name}, {ladder}": tuple((config,) for config in some) for ladder, some in offer().items()}
+    except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
+        left_out[what] = reason_of(error)
+        return {}
 
 
 def _choices(
-    technique: Technique, bundle: Bundle, targets: list[TargetName], budget_minutes: float
+    technique: Technique, bundle: Bundle, targets: list[TargetName], budget_minutes: float, findings: Findings
 ) -> tuple[str, Sequence[Config]]:
     """What a technique offers; or why it is left out."""
     try:
         reason = technique.why_not(bundle) or _without_target(technique, targets)
-        configs = () if reason else technique.choices(bundle, budget_minutes)
+        if reason:
+            return reason, ()
+        if isinstance(technique, GraphTechnique) and technique.informed:
+            configs = technique.informed(bundle, budget_minutes, findings)
+        else:
+            configs = technique.choices(bundle, budget_minutes)
     except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
         return f"it cannot work with this model: {reason_of(error)}", ()
-    return reason or ("" if configs else "it has nothing to try here"), configs
+    return "" if configs else "it has nothing to try here", configs
 
 
 def _trains(rung: tuple[Config, ...]) -> bool:

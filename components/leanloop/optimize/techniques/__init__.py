@@ -40,11 +40,13 @@ from leanloop.optimize.techniques.base import (
     read_config,
     reshaping,
 )
+from leanloop.optimize.techniques.findings import Findings
 
 __all__ = [
     "TECHNIQUES",
     "Applied",
     "Config",
+    "Findings",
     "GraphTechnique",
     "Technique",
     "TorchTechnique",

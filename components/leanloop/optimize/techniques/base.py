@@ -26,6 +26,7 @@ from leanloop.core.errors import SettingsError
 from leanloop.core.registry import Registry
 from leanloop.core.settings import TargetName
 from leanloop.core.store import Store
+from leanloop.optimize.techniques.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class TorchTechnique:
         scale: A config that trains so many times as long (less than 1: shorter); None when not even its least fits.
         further: More ladders of choices, by name, each from mild to strong: tried once it is known what the first one
             bears.
+        informed: Likewise, where goal or analysis decide which: tried after all others.
         before: Techniques whose every choice is also tried after each choice of this one.
         continues: It takes what the store keeps of the techniques before it: its configs share their training.
         own_ladder: Its choices, from mild to strong, are shapes of their own that train themselves: no other training
@@ -133,6 +135,7 @@ class TorchTechnique:
     work: Callable[[Any, Bundle], float] | None = None
     scale: Callable[[Any, float], Config | None] | None = None
     further: Callable[[Bundle, float], Mapping[str, Sequence[Config]]] | None = None
+    informed: Callable[[Bundle, float, Findings], Mapping[str, Sequence[Config]]] | None = None
     before: Sequence[str] = ()
     continues: bool = False
     own_ladder: bool = False
@@ -155,6 +158,7 @@ class GraphTechnique:
         choices: Configs to try, best first; later ones are tried when the first costs too much accuracy.
         apply: See `ApplyGraph`.
         draft: A config that gives files as fast and as large at less cost, with answers nobody reads.
+        informed: Gives the configs instead of `choices`, where goal or analysis decide which are best.
     """
 
     name: str
@@ -164,6 +168,7 @@ class GraphTechnique:
     choices: Callable[[Bundle, float], Sequence[Config]]
     apply: ApplyGraph
     draft: Callable[[Any], Config] = lambda config: config
+    informed: Callable[[Bundle, float, Findings], Sequence[Config]] | None = None
     trains: bool = field(default=False, init=False)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +29,9 @@ from torch.nn import functional
 from leanloop.bundle import Bundle, tensors
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
+from leanloop.core.hardware import vector_lanes
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
+from leanloop.optimize.techniques.findings import Findings, fragile_layers
 from leanloop.optimize.techniques.masks import LAYERS, layers_of
 from leanloop.optimize.techniques.observe import observe
 from leanloop.optimize.techniques.recalibration import recalibrate
@@ -37,6 +40,7 @@ from leanloop.optimize.techniques.training import outputs_of
 _TRACE_SAMPLES = 2
 _TAYLOR_SAMPLES = 512
 _STEPS = 16
+_ROUNDS = 4
 _MOST = 0.9
 _BREAKS = (TrialError, RuntimeError, IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError)
 """What Torch-Pruning, or a network that it took too much out of, raises."""
@@ -53,13 +57,13 @@ class ChannelPruningConfig(Config):
         round_to: Channel counts stay multiples of this; narrower layers, of the next smaller power of two.
         importance: ``magnitude`` or ``taylor`` (needs labels).
         scope: ``group`` takes the same share from each group of tied layers, ``global`` the least important channels of
-            the whole network, at most nine tenths of a layer.
+            the whole network, at most about nine tenths of a layer.
         steps: In how many rounds; importance is looked at anew before each.
         protect: Names of layers to leave alone, separated by commas: those that an analysis found sensitive.
     """
 
     technique: ClassVar[str] = "channel_pruning"
-    version: int = 2
+    version: int = 3
     ratio: float = 0.5
     round_to: int = 8
     importance: str = "magnitude"
@@ -99,6 +103,52 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ChannelPruningCon
     narrowest = min((_width(layer) for layer in layers_of(module) if layer not in ends), default=1)
     round_to = next(size for size in (8, 4, 2, 1) if narrowest >= 8 * size or size == 1)
     return [ChannelPruningConfig(ratio=step / _STEPS, round_to=round_to) for step in range(1, _STEPS)]
+
+
+def further(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[ChannelPruningConfig]]:
+    """Stages of unequal width, and, where labels tell what the loss is, the least important of the whole network."""
+    return narrower(bundle, budget_minutes) | whole_network(bundle, budget_minutes)
+
+
+def whole_network(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[ChannelPruningConfig]]:
+    """A ladder of what the loss misses least, wherever it is, a few channels at a time, in whole vectors of the CPU.
+
+    It begins above a quarter, from where `nearest` takes something out of one layer at least; and ends below what every
+    layer keeps.
+    """
+    if not bundle.manifest.splits["train"].labelled:
+        return {}
+    usual = ChannelPruningConfig(round_to=vector_lanes(), importance="taylor", scope="global", steps=_ROUNDS)
+    ratios = [step / _STEPS for step in range(_STEPS // 4 + 1, _STEPS) if step / _STEPS < _MOST]
+    return {"of the whole network": [replace(usual, ratio=ratio) for ratio in ratios]}
+
+
+def around_fragile(
+    bundle: Bundle, budget_minutes: float, findings: Findings
+) -> dict[str, Sequence[ChannelPruningConfig]]:
+    """The usual ratios everywhere but in the layers that the analysis found fragile, and those tied to them."""
+    module = bundle.module()
+    graph = _trace(module, bundle)
+    ends = output_layers(module, graph)
+    names = {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS) and layer not in ends}
+    fragile = fragile_layers(findings, names)
+    if not fragile:
+        return {}
+    widths = {_width(layer) for layer in free_layers(graph, [*ends, *(names[name] for name in fragile)])}
+    ladder = [
+        replace(config, protect=",".join(fragile))
+        for config in choices(bundle, budget_minutes)
+        # What takes nothing out would end the ladder as a failure.
+        if any(kept_channels(width, config.ratio, config.round_to) < width for width in widths)
+    ]
+    return {"around fragile layers": ladder} if ladder else {}
+
+
+def free_layers(graph: Any, protected: Sequence[nn.Module]) -> list[nn.Module]:
+    """Layers that can lose channels while some others, and what is tied to them, stay whole."""
+    groups = graph.get_all_groups(ignored_layers=list(protected), root_module_types=list(LAYERS))
+    found = (dep.target.module for group in groups for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler))
+    return list(dict.fromkeys(layer for layer in found if isinstance(layer, LAYERS)))
 
 
 def narrower(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[ChannelPruningConfig]]:
@@ -180,13 +230,15 @@ def _history(
     """What to take out of the named layers, and what hangs on them; tried on a copy, which must run afterwards."""
     import torch_pruning
 
+    from leanloop.optimize.techniques.whole_network import WholeNetworkPruner
+
     copy = deepcopy(module)
     before = shapes_of(copy, inputs)
     compared = config.scope == "global"
     alone = [layer for name, layer in copy.named_modules() if isinstance(layer, LAYERS) and name not in names]
     ends = output_layers(copy, _trace_graph(copy, inputs))
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
-    pruner = torch_pruning.pruner.BasePruner(
+    pruner = (partial(WholeNetworkPruner, nearest) if compared else torch_pruning.pruner.BasePruner)(
         copy,
         inputs,
         importance=(
@@ -196,7 +248,6 @@ def _history(
         ),
         pruning_ratio=config.ratio,
         pruning_ratio_dict={} if compared else _ratios(copy, inputs, ends, config),
-        global_pruning=compared,
         max_pruning_ratio=_MOST if compared else 1.0,
         round_to=config.round_to if compared else None,
         iterative_steps=config.steps,
@@ -214,7 +265,9 @@ def _history(
         pruner.step()
     check_shapes(copy, inputs, before)
     return [
-        [name, bool(output), [int(index) for index in indices]] for name, output, indices in pruner.pruning_history()
+        [name, bool(output), [int(index) for index in indices]]
+        for name, output, indices in pruner.pruning_history()
+        if len(indices)
     ]
 
 
@@ -263,7 +316,12 @@ def kept_channels(width: int, ratio: float, round_to: int) -> int:
 
     Torch-Pruning's own rounding goes down, and leaves a layer whole when nothing would be left of it.
     """
-    keep, unit = width * (1 - ratio), round_to
+    return nearest(width, width * (1 - ratio), round_to)
+
+
+def nearest(width: int, keep: float, round_to: int) -> int:
+    """`kept_channels` where the number of channels to keep is known."""
+    unit = round_to
     while unit > max(keep, 1):
         unit //= 2
     return min(width, max(1, round(keep / unit) * unit))
@@ -352,6 +410,7 @@ TECHNIQUES.register(ChannelPruningConfig.technique)(
         choices=choices,
         apply=reshaping(prune),
         rebuild=replay,
-        further=narrower,
+        further=further,
+        informed=around_fragile,
     )
 )

@@ -25,6 +25,7 @@ from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import TrialError
 from leanloop.optimize.techniques import nncf_int8
 from leanloop.optimize.techniques.base import TECHNIQUES, GraphTechnique, Workshop, check
+from leanloop.optimize.techniques.findings import Findings, drops_to_try
 from leanloop.optimize.techniques.nncf_int8 import NncfInt8Config, calibration_batches, overflow_fix, scheme
 from leanloop.runtime import answers_of
 
@@ -53,6 +54,12 @@ class NncfAccuracyAwareInt8Config(NncfInt8Config):
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[NncfAccuracyAwareInt8Config]:
     """A small drop first, then hardly any."""
     return [NncfAccuracyAwareInt8Config(), NncfAccuracyAwareInt8Config(max_drop=0.0005)]
+
+
+def by_goal(bundle: Bundle, budget_minutes: float, findings: Findings) -> Sequence[NncfAccuracyAwareInt8Config]:
+    """All of the goal's drop first, since more in integers is faster; stricter ones for what falls more elsewhere."""
+    usual = [config.max_drop for config in choices(bundle, budget_minutes)]
+    return [NncfAccuracyAwareInt8Config(max_drop=drop) for drop in drops_to_try(findings, usual)]
 
 
 def quantise(source: Path, folder: Path, config: NncfAccuracyAwareInt8Config, workshop: Workshop) -> ModelFiles:
@@ -114,6 +121,7 @@ TECHNIQUES.register(NncfAccuracyAwareInt8Config.technique)(
         why_not=nncf_int8.why_not,
         choices=choices,
         apply=quantise,
+        informed=by_goal,
         draft=lambda config: replace(config, samples=20, bias_correction="fast", max_drop=0.99),
     )
 )

@@ -30,6 +30,7 @@ from leanloop.core.contracts import ModelFiles
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.optimize.techniques.base import TECHNIQUES, GraphTechnique, Workshop, check
+from leanloop.optimize.techniques.findings import Findings, drops_to_try
 from leanloop.optimize.techniques.ort_static_int8 import Calibrated, OrtStaticInt8Config, integer_share
 from leanloop.runtime import answers_of
 
@@ -64,6 +65,12 @@ def why_not(bundle: Bundle) -> str | None:
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[OrtAccuracyAwareInt8Config]:
     """A small drop first, then hardly any."""
     return [OrtAccuracyAwareInt8Config(), OrtAccuracyAwareInt8Config(max_drop=0.0005)]
+
+
+def by_goal(bundle: Bundle, budget_minutes: float, findings: Findings) -> Sequence[OrtAccuracyAwareInt8Config]:
+    """All of the goal's drop first, since more in integers is faster; stricter ones for what falls more elsewhere."""
+    usual = [config.max_drop for config in choices(bundle, budget_minutes)]
+    return [OrtAccuracyAwareInt8Config(max_drop=drop) for drop in drops_to_try(findings, usual)]
 
 
 def quantise(source: Path, folder: Path, config: OrtAccuracyAwareInt8Config, workshop: Workshop) -> ModelFiles:
@@ -155,6 +162,7 @@ TECHNIQUES.register(OrtAccuracyAwareInt8Config.technique)(
         why_not=why_not,
         choices=choices,
         apply=quantise,
+        informed=by_goal,
         draft=lambda config: replace(config, samples=_DRAFT_SAMPLES, max_drop=0.99),
     )
 )
