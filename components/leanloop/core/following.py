@@ -107,5 +107,5 @@ def _shown(progress: Progress) -> Iterator[Callable[[], None]]:
     # needs no package besides the kernel's own, and stays in the saved notebook.
     from IPython.display import display
 
-    handle = display(progress, display_id=True)
+    handle = display(progress, display_id=True)  # type: ignore[no-untyped-call]
     yield lambda: handle.update(progress)
