@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifacts: Path) -> None:
     """Choose the finalists, add the fp32 baselines, and check that every file answers as the model it was made from.
 
-    Where a call may use several threads, how it uses them is chosen here, too, for each file and batch size.
+    Where a call may use several threads, how it uses them is chosen here, too, for each file and served batch size.
 
     In a re-optimisation what serves goes along as one more variant, to be measured beside the others.
 
@@ -72,9 +72,10 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
 
 
 def _planned(bundle: Bundle, artifact: Artifact, folder: Path, settings: Settings) -> Artifact:
+    """An artifact with the call plans of the batch sizes that are served: what is measured by one is served by it."""
     from leanloop.benchmark import with_plans
 
-    sizes, threads = settings.measured_batch_sizes, settings.goal.threads
+    sizes, threads = settings.served_batch_sizes, settings.goal.threads
     model = with_plans(artifact.model, folder / artifact.id, bundle.samples, sizes, threads=threads)
     return artifact.model_copy(update={"model": model})
 

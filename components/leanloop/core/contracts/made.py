@@ -94,6 +94,10 @@ class ModelFiles(Record):
         default_factory=dict, description="by batch size, where one was seen to be faster"
     )
 
+    def plan_of(self, batch_size: int, threads: int) -> CallPlan:
+        """How a batch of this size is computed: by its own plan, or the usual way on ``threads`` threads."""
+        return self.plans.get(batch_size, CallPlan(threads=threads))
+
 
 class Candidate(FileContract):
     """``candidate.json``: one finished trial."""
