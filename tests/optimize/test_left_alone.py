@@ -13,6 +13,7 @@ from leanloop.core.contracts import Candidates, LeftAlone, TrialRow
 from leanloop.core.events import EVENTS_VARIABLE, emit, listening
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
+from leanloop.core.workspace import Workspace, with_absolute_paths
 from leanloop.optimize import Recipe, Workshop, left_alone
 from leanloop.optimize.apply import make_prefix
 from leanloop.optimize.recipe import recipe_id
@@ -71,11 +72,12 @@ def test_a_shape_from_the_store_tells_the_same(bundle: Bundle, tmp_path: Path, b
 def test_the_step_tells_what_its_worker_heard_and_what_the_trials_left(
     bundle: Bundle, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaking: list[str]
 ) -> None:
-    own = settings.model_copy(update={"workspace": str(tmp_path / "workspace")})
+    own = with_absolute_paths(settings.model_copy(update={"workspace": "workspace"}), tmp_path)
+    # As in a trial's process, where this one hears nothing.
+    make_prefix((PRUNE,), Workshop(bundle, Workspace(own).store, threads=1))
 
     def search(*_: object) -> Candidates:
         emit("left_alone", technique="student", arguments='{"width": 0}', reason="It cannot be built.")
-        make_prefix((PRUNE,), Workshop(bundle, Store(str(tmp_path / "workspace" / "store")), threads=1))
         return made(bundle)
 
     monkeypatch.setattr("leanloop.optimize.search_worker", search)

@@ -11,6 +11,7 @@ from leanloop.benchmark import call_plans
 from leanloop.bundle import Bundle
 from leanloop.core.contracts import Artifacts, CallPlan, Candidates, LeftAlone
 from leanloop.core.settings import Settings, parse_settings
+from leanloop.core.workspace import with_absolute_paths
 from leanloop.optimize import TECHNIQUES
 from leanloop.runtime import Session
 from leanloop.steps import convert
@@ -24,9 +25,8 @@ def settings(tmp_path: Path) -> Settings:
     (tmp_path / "project").mkdir()
     document = MixedProject(tmp_path / "project").document
     goal = {"threads": 2, "batch_size": 4}
-    return parse_settings(
-        {**document, "goal": goal, "targets": ["onnxruntime"], "workspace": str(tmp_path / "workspace")}, source="test"
-    )
+    found = parse_settings({**document, "goal": goal, "targets": ["onnxruntime"]}, source="test")
+    return with_absolute_paths(found, tmp_path)
 
 
 def worker(bundle: Bundle, number: int, folder: Path, *left_alone: LeftAlone) -> Path:
