@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,14 +57,21 @@ def test_what_is_clearly_faster_is_kept_for_its_batch_size(
         assert session.description == usual.description
         return times[tried.pop(0)]
 
-    tried = list(times)
+    def opened(files: ModelFiles, *arguments: Any, **further: Any) -> Session:
+        usual_ones.extend([files] if not files.plans else [])
+        return open_session(files, *arguments, **further)
+
+    tried, usual_ones = list(times), list[ModelFiles]()
+    monkeypatch.setattr(call_plans, "open_session", opened)
     monkeypatch.setattr(call_plans, "quick_ratio", ratio)
     model, folder = files("openvino", mixed_onnx, tmp_path)
     found = with_plans(model, folder, mixed.samples, [1, 8, 32], threads=2)
     assert found.plans == {1: plan(1), 32: plan(2, 2)}
     assert not tried
+    assert len(usual_ones) == 1, "the usual session is opened once"
     assert ModelFiles.model_validate_json(found.model_dump_json()) == found
     assert with_plans(found, folder, mixed.samples, [1, 8, 32], threads=1).plans == {}, "nothing is left to choose"
+    assert (found.plan_of(1, 2), found.plan_of(8, 2)) == (plan(1), plan(2))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

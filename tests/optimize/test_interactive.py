@@ -11,9 +11,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from rich.text import Text
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,6 +28,14 @@ from leanloop.optimize import Result, optimize
 from leanloop.optimize.interactive.project import PARAMS, Splits, write_project
 from leanloop.optimize.interactive.samples import gather, input_names
 
+STEPS = ("bundle", "analyze", "optimize", "convert", "benchmark", "select")
+QUICK = {
+    "targets": ["onnxruntime"],
+    "optimize.workers": 1,
+    "benchmark.blocks": 4,
+    "benchmark.block_seconds": 0.05,
+    "benchmark.warmup_seconds": 0.05,
+}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "optimize.md"
 
 
@@ -259,3 +271,27 @@ def test_the_first_code_of_the_document_runs_and_gives_a_smaller_model(
     figure = result.pareto_plot()
     assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers") == len(board)
     assert Result(result.folder).best.label == best.label
+
+
+def test_the_first_code_of_the_document_runs_in_a_notebook_and_shows_its_bars(tmp_path: Path) -> None:
+    first, example, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    # One target, one technique, short measurements: what the search finds is looked at elsewhere.
+    quick = first.replace("minutes=0.5", f'minutes=0.05, techniques=["ort_dynamic_int8"], settings={QUICK}')
+    assert quick != first
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in (example, quick, "result")])
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(tmp_path / "kernel"))
+    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+
+    called, asked = (cell.outputs for cell in notebook.cells[1:])
+    bars = next(output.data for output in called if output.output_type == "display_data")
+    shown = Text.from_ansi(bars["text/plain"]).plain.splitlines()
+    assert [line.split()[:2] for line in shown] == [["✓", step] for step in STEPS]
+    assert bars["text/html"].count("✓") == len(STEPS)
+    printed = "".join(output.text for output in called if output.output_type == "stream" and output.name == "stdout")
+    assert "times as fast at batch 8" in printed
+    assert "report.html" in printed
+    board, result = called[-1], asked[-1]
+    assert board.output_type == result.output_type == "execute_result"
+    assert "p50_ms" in board.data["text/html"]
+    assert result.data["text/plain"] == printed.strip()
+    assert "<table" in result.data["text/html"]

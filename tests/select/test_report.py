@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from leanloop.core.contracts import LeftAlone
 from leanloop.select import formatting, leaderboard, render_report, summary_panel
 from leanloop.select.svg import Labels
 
@@ -73,6 +74,39 @@ def test_names_are_escaped(run) -> None:
     assert html.count("<script>") == 1, "only the report's own"
     assert "<script>alert" not in html
     assert attack in Page(html).words
+
+
+def test_all_that_was_not_tried_is_told_with_its_reason(run) -> None:
+    records = run()
+    before = Page(render_report(**records)).words
+    assert "the model has no matrix product that is worth it" in before
+    assert "left alone" not in before
+    assert "no time was left for" not in before
+    assert "not asked for" not in before
+    late = [
+        trial.model_copy(update={"trial": number, "reason": "no time: full training takes about 90 s, 4 s are left"})
+        for number, trial in enumerate([records["artifacts"].trials[0]] * 2, 50)
+    ]
+    records["artifacts"] = records["artifacts"].model_copy(
+        update={
+            "left_alone": (
+                LeftAlone(technique="channel_pruning", parts=("ask", "answer"), reason="it would break"),
+                LeftAlone(technique="channel_pruning", parts=("last",), reason="too narrow"),
+            ),
+            "not_asked_for": ("block_removal", "student"),
+            "trials": (*records["artifacts"].trials, *late),
+        }
+    )
+    assert records["artifacts"].untried() == {
+        "ort_dynamic_int8": "the model has no matrix product that is worth it",
+        "channel_pruning, left alone": "ask, answer: it would break; last: too narrow",
+        "no time was left for": f"2 × {late[0].recipe.describe()}",
+        "not asked for": "block_removal, student",
+    }
+    words = Page(render_report(**records)).words
+    for key, why in records["artifacts"].untried().items():
+        assert key in words
+        assert why in words
 
 
 def test_without_a_winner_the_report_says_what_would_be_the_nearest(run) -> None:

@@ -21,7 +21,7 @@ from leanloop.benchmark.latency import batch_of, quick_ratio
 from leanloop.bundle import Arrays
 from leanloop.core.contracts import CallPlan, ModelFiles
 from leanloop.core.events import emit
-from leanloop.runtime import open_session
+from leanloop.runtime import Session, open_session
 
 _WORTH_IT = 0.95
 """Share of the usual time above which a plan is not worth deviating for."""
@@ -41,16 +41,20 @@ def with_plans(
         batch_sizes: That matter.
         threads: CPU threads that a call may use.
     """
+    usual = model.model_copy(update={"plans": {}})
+    choices = {batch_size: plans_of(model.runtime, batch_size, threads) for batch_size in batch_sizes}
+    choices = {batch_size: plans for batch_size, plans in choices.items() if plans}
+    if not choices:
+        return usual
     found = {}
-    for batch_size in batch_sizes:
-        ratios = {
-            plan: _ratio(model, folder, batch_of(samples, batch_size), plan, threads=threads)
-            for plan in plans_of(model.runtime, batch_size, threads)
-        }
-        best = min(ratios, key=ratios.__getitem__, default=None)
-        if best is not None and ratios[best] < _WORTH_IT:
-            found[batch_size] = best
-            emit("call_plan", batch_size=batch_size, **best.model_dump(), of_the_usual_time=round(ratios[best], 3))
+    with closing(open_session(usual, folder, threads=threads)) as session:
+        for batch_size, plans in choices.items():
+            inputs = batch_of(samples, batch_size)
+            ratios = {plan: _ratio(usual, folder, inputs, plan, session, threads=threads) for plan in plans}
+            best = min(ratios, key=ratios.__getitem__)
+            if ratios[best] < _WORTH_IT:
+                found[batch_size] = best
+                emit("call_plan", batch_size=batch_size, **best.model_dump(), of_the_usual_time=round(ratios[best], 3))
     return model.model_copy(update={"plans": found})
 
 
@@ -66,12 +70,8 @@ def plans_of(runtime: str, batch_size: int, threads: int) -> list[CallPlan]:
     return found
 
 
-def _ratio(model: ModelFiles, folder: Path, inputs: Arrays, plan: CallPlan, *, threads: int) -> float:
-    """Time of a call by a plan, as a share of the usual one's."""
-    size = len(next(iter(inputs.values())))
-    planned, usual = (model.model_copy(update={"plans": plans}) for plans in ({size: plan}, {}))
-    with (
-        closing(open_session(planned, folder, threads=threads)) as session,
-        closing(open_session(usual, folder, threads=threads)) as other,
-    ):
-        return quick_ratio(session, other, inputs, rounds=_ROUNDS, seconds=_SECONDS)
+def _ratio(model: ModelFiles, folder: Path, inputs: Arrays, plan: CallPlan, usual: Session, *, threads: int) -> float:
+    """Time of a call by a plan, as a share of the usual session's."""
+    planned = model.model_copy(update={"plans": {len(next(iter(inputs.values()))): plan}})
+    with closing(open_session(planned, folder, threads=threads)) as session:
+        return quick_ratio(session, usual, inputs, rounds=_ROUNDS, seconds=_SECONDS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leanloop.bundle import Arrays
-from leanloop.core.contracts import CallPlan, Execution, KernelTime, ModelFiles
+from leanloop.core.contracts import Execution, KernelTime, ModelFiles
 from leanloop.runtime.profile import Kernel, profile
 
 _SECONDS = 0.2
@@ -37,7 +37,7 @@ def execution(model: ModelFiles, folder: Path, inputs: Arrays, *, threads: int, 
         What was found; None for a runtime that does not tell.
     """
     batch_size = len(next(iter(inputs.values())))
-    plan = model.plans.get(batch_size, CallPlan(threads=threads))
+    plan = model.plan_of(batch_size, threads)
     # Of several streams one is looked at: they do the same side by side.
     part = {name: values[: batch_size // plan.streams] for name, values in inputs.items()}
     kernels = profile(model, folder, part, threads=max(1, plan.threads // plan.streams), seconds=_SECONDS)

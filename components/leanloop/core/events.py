@@ -22,15 +22,21 @@ EVENTS_VARIABLE = "LEANLOOP_EVENTS"
 
 _step: ContextVar[str] = ContextVar("step", default="")
 _worker: ContextVar[int | None] = ContextVar("worker", default=None)
+_listeners: ContextVar[tuple[tuple[str, list[dict[str, Any]]], ...]] = ContextVar("listeners", default=())
 
 
 def emit(kind: str, **fields: Any) -> None:
     """Append one event to the run's file; without a run (`LEANLOOP_EVENTS` unset) nothing is written.
 
+    Who is `listening` hears it in any case.
+
     Args:
         kind: What happened, such as ``progress`` or ``trial_finished``.
         fields: JSON values.
     """
+    for wanted, heard in _listeners.get():
+        if wanted == kind:
+            heard.append(fields)
     target = os.environ.get(EVENTS_VARIABLE)
     if not target:
         return
@@ -43,6 +49,17 @@ def emit(kind: str, **fields: Any) -> None:
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def listening(kind: str) -> Iterator[list[dict[str, Any]]]:
+    """The fields of all events of one kind that this process emits while the block runs."""
+    heard: list[dict[str, Any]] = []
+    token = _listeners.set((*_listeners.get(), (kind, heard)))
+    try:
+        yield heard
+    finally:
+        _listeners.reset(token)
 
 
 @contextmanager

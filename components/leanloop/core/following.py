@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ def following(events: Path, console: Console) -> Iterator[None]:
     """Show what is added to a run's events while the block runs.
 
     On a pipe or in a log, only the finished bars are printed.
+
+    Args:
+        events: The run's ``events.jsonl``; what it holds already is not shown.
+        console: To show it on; a quiet one shows nothing.
     """
     _, before = read_events(events)
     columns = (
@@ -66,8 +70,9 @@ def following(events: Path, console: Console) -> Iterator[None]:
         TextColumn("[dim]{task.fields[what]}"),
     )
     ended = threading.Event()
-    with Progress(*columns, console=console, refresh_per_second=5) as progress:
-        board = _Board(progress)
+    progress = Progress(*columns, console=console, refresh_per_second=5)
+    board = _Board(progress)
+    with _shown(progress) as refresh:
 
         def follow() -> None:
             offset = before
@@ -76,6 +81,7 @@ def following(events: Path, console: Console) -> Iterator[None]:
                 found, offset = read_events(events, offset)
                 for event in found:
                     board.show(event)
+                refresh()
                 if last_look:
                     return
                 ended.wait(_POLL_SECONDS)
@@ -87,3 +93,19 @@ def following(events: Path, console: Console) -> Iterator[None]:
         finally:
             ended.set()
             watcher.join()
+
+
+@contextmanager
+def _shown(progress: Progress) -> Iterator[Callable[[], None]]:
+    """Show the bars while the block runs; gives what brings them up to date where they do not do so themselves."""
+    console = progress.console
+    if console.quiet or not console.is_jupyter:
+        with progress:
+            yield lambda: None
+        return
+    # In a notebook rich shows bars through ipywidgets, and nothing at all without them. A display that is replaced
+    # needs no package besides the kernel's own, and stays in the saved notebook.
+    from IPython.display import display
+
+    handle = display(progress, display_id=True)  # type: ignore[no-untyped-call]
+    yield lambda: handle.update(progress)

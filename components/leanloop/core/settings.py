@@ -262,6 +262,11 @@ class Settings(_Section):
         """The benchmark's batch sizes and the goal's, in order, each once."""
         return tuple(sorted({*self.benchmark.batch_sizes, self.goal.batch_size}))
 
+    @property
+    def served_batch_sizes(self) -> tuple[int, ...]:
+        """The batch sizes that Triton prepares for, in order; any other goes the usual way."""
+        return tuple(sorted({1, self.goal.batch_size}))
+
     def to_json(self) -> str:
         """One JSON line that `from_json` reads back: how settings travel to a step."""
         return self.model_dump_json()

@@ -22,6 +22,7 @@ from leanloop.convert import TARGETS, export_onnx, fp32_onnx
 from leanloop.core.contracts import Candidate, ModelFiles
 from leanloop.core.errors import StoreError
 from leanloop.core.files import read_json, write_json
+from leanloop.optimize.left_alone import kept_beside
 from leanloop.optimize.recipe import Recipe, prefix_id
 from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop
 from leanloop.optimize.techniques.base import SHAPES, WEIGHTS, reshape
@@ -60,14 +61,14 @@ def _make(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
     """Apply techniques to a fresh original, or the last one to what the store keeps of those before it."""
     if len(configs) < 2 or not _torch_technique(configs[-1].technique).continues:
         cost = {"training_seconds": 0.0, "seconds_per_sample": 0.0}
-        _apply(configs, workshop, folder, workshop.bundle.module(), [], cost)
+        _apply(configs, workshop, folder, [], workshop.bundle.module(), [], cost)
         return
     *before, last = configs
     earlier = folder / "earlier"
     workshop.store.take_folder(_prefix_key(before, workshop), earlier, lambda empty: _make(before, workshop, empty))
     module, shapes, cost = _restore(earlier, workshop.bundle), read_json(earlier / SHAPES), read_json(earlier / _COST)
     shutil.rmtree(earlier)
-    _apply([last], workshop, folder, module, shapes, cost)
+    _apply([last], workshop, folder, before, module, shapes, cost)
 
 
 def _prefix_key(configs: Sequence[Config], workshop: Workshop) -> str:
@@ -130,19 +131,21 @@ def _apply(
     configs: Sequence[Config],
     workshop: Workshop,
     folder: Path,
+    before: Sequence[Config],
     module: nn.Module,
     shapes: list[Any],
     cost: dict[str, float],
 ) -> None:
-    """Apply techniques to a module, and write it with its shapes and what it has cost."""
-    for config in configs:
+    """Apply techniques to a module after those before, and write it with its shapes and what it has cost."""
+    for number, config in enumerate(configs, start=1):
         technique = _torch_technique(config.technique)
         if technique.prepare is not None:
             technique.prepare(workshop)
         if technique.trains:
             workshop.bundle.split("train")  # read once, and no part of what this training costs
         started = time.monotonic()
-        applied = technique.apply(module, config, workshop)
+        with kept_beside([*before, *configs[:number]], workshop.bundle.manifest.digest, workshop.store):
+            applied = technique.apply(module, config, workshop)
         module = applied.module
         if technique.trains:
             cost["training_seconds"] += time.monotonic() - started

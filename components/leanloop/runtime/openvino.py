@@ -9,7 +9,7 @@ On a CPU with AMX, OpenVINO runs fp32 models in bf16 unless it is told otherwise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,12 @@ class OpenVinoSession:
         compile_model: Callable[[openvino.Model, CallPlan], openvino.CompiledModel],
         model: openvino.Model,
         usual: CallPlan,
-        plans: Mapping[int, CallPlan],
+        plan_of: Callable[[int], CallPlan],
         description: dict[str, str],
     ) -> None:
         self._compile = compile_model
         self._model = model
-        self._usual, self._plans = usual, plans
+        self._plan_of = plan_of
         compiled = compile_model(model, usual)
         self._dynamic = Requests(compiled, 1)
         self._static: dict[int, Requests] = {}
@@ -52,7 +52,7 @@ class OpenVinoSession:
     def specialise(self, batch_size: int) -> Requests:
         """The requests of a model that is compiled for this batch size."""
         if batch_size not in self._static:
-            plan, model = self._plans.get(batch_size, self._usual), self._model.clone()
+            plan, model = self._plan_of(batch_size), self._model.clone()
             part = batch_size // plan.streams
             model.reshape({port: [part, *list(port.partial_shape)[1:]] for port in model.inputs})
             self._static[batch_size] = Requests(self._compile(model, plan), plan.streams)
@@ -160,7 +160,7 @@ def open_openvino(
         compile_model,
         core.read_model(str(folder / model.main)),
         CallPlan(threads=threads),
-        model.plans,
+        lambda batch_size: model.plan_of(batch_size, threads),
         {"runtime": f"openvino {openvino.__version__}"},
     )
     asked, given = properties.get(PRECISION_HINT), session.description["precision"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifacts: Path) -> None:
     """Choose the finalists, add the fp32 baselines, and check that every file answers as the model it was made from.
 
-    Where a call may use several threads, how it uses them is chosen here, too, for each file and batch size.
+    Where a call may use several threads, how it uses them is chosen here, too, for each file and served batch size.
 
     In a re-optimisation what serves goes along as one more variant, to be measured beside the others.
 
@@ -39,7 +39,7 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
     with step_events("convert"):
         from leanloop.bundle import Bundle
         from leanloop.convert import baselines
-        from leanloop.optimize import finalists
+        from leanloop.optimize import TECHNIQUES, finalists, left_alone
 
         opened, chosen = Bundle(bundle), finalists(candidates, settings)
         workers = [Candidates.load(folder) for folder in candidates]
@@ -64,15 +64,18 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
                 artifacts=tuple(found),
                 rejected=rejected,
                 left_out={technique: why for worker in workers for technique, why in worker.left_out.items()},
+                left_alone=left_alone.together(one for worker in workers for one in worker.left_alone),
+                not_asked_for=tuple(sorted(set(TECHNIQUES) - set(settings.optimize.techniques))),
                 trials=tuple(row for worker in workers for row in worker.trials),
                 challenge=challenge,
             ).save(folder)
 
 
 def _planned(bundle: Bundle, artifact: Artifact, folder: Path, settings: Settings) -> Artifact:
+    """An artifact with the call plans of the batch sizes that are served: what is measured by one is served by it."""
     from leanloop.benchmark import with_plans
 
-    sizes, threads = settings.measured_batch_sizes, settings.goal.threads
+    sizes, threads = settings.served_batch_sizes, settings.goal.threads
     model = with_plans(artifact.model, folder / artifact.id, bundle.samples, sizes, threads=threads)
     return artifact.model_copy(update={"model": model})
 

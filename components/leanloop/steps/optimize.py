@@ -8,6 +8,7 @@ from leanloop.core.contracts import Analysis
 from leanloop.core.events import step_events
 from leanloop.core.files import atomic_folder
 from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
 
 
 def run(settings: Settings, *, bundle: Path, analysis: Path, candidates: Path, worker: int) -> None:
@@ -22,7 +23,9 @@ def run(settings: Settings, *, bundle: Path, analysis: Path, candidates: Path, w
     """
     with step_events("optimize", worker):
         from leanloop.bundle import Bundle
-        from leanloop.optimize import search_worker
+        from leanloop.optimize import left_alone, search_worker
 
         with atomic_folder(candidates) as folder:
-            search_worker(Bundle(bundle), Analysis.load(analysis), settings, folder, worker).save(folder)
+            with left_alone.hearing() as heard:
+                made = search_worker(Bundle(bundle), Analysis.load(analysis), settings, folder, worker)
+            left_alone.told(made, heard, Workspace(settings).store).save(folder)

@@ -42,7 +42,7 @@ def package(bundle: Bundle, artifact: Artifact, artifacts: Path, settings: Setti
     from leanloop.serving import Golden, Package
 
     folder = artifacts / artifact.id
-    sizes = tuple(sorted({1, settings.goal.batch_size}))
+    sizes = settings.served_batch_sizes
     session = open_session(artifact.model, folder, threads=settings.goal.threads, bundle=bundle, batch_sizes=sizes)
     try:
         golden = Golden.ask(

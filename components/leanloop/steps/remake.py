@@ -11,6 +11,7 @@ from leanloop.core.events import step_events
 from leanloop.core.files import atomic_folder
 from leanloop.core.loop_contracts import CHAMPION, Champion
 from leanloop.core.settings import Settings
+from leanloop.core.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,20 +32,22 @@ def run(settings: Settings, *, champion: Path, bundle: Path, analysis: Path, can
     """
     with step_events("remake"):
         from leanloop.bundle import Bundle
-        from leanloop.optimize import remake
+        from leanloop.optimize import left_alone, remake
 
         serving, revised = Champion.load(champion), Bundle(bundle)
         with atomic_folder(candidates) as folder:
-            made = remake(
-                revised,
-                Analysis.load(analysis),
-                serving.artifact.recipe,
-                BundleManifest.load(champion / "bundle"),
-                in_budget(settings),
-                folder,
-                aim=aim,
-                serving=_answers(champion, serving, revised, settings.goal.threads),
-            )
+            with left_alone.hearing() as heard:
+                made = remake(
+                    revised,
+                    Analysis.load(analysis),
+                    serving.artifact.recipe,
+                    BundleManifest.load(champion / "bundle"),
+                    in_budget(settings),
+                    folder,
+                    aim=aim,
+                    serving=_answers(champion, serving, revised, settings.goal.threads),
+                )
+            made = left_alone.told(made, heard, Workspace(settings).store)
             shutil.copytree(champion / "artifact", folder / CHAMPION)
             serving.save(folder / CHAMPION)
             challenge = Challenge(champion=f"champion-{serving.artifact.id}", aim=aim)

@@ -13,6 +13,9 @@ from leanloop.core.contracts import OperatorCoverage
 
 _STANDARD = ("", "ai.onnx")
 
+_DYNAMIC_ONLY = ("LSTM",)
+"""Operators with INT8 kernels for ranges that are measured on every call, and with no others."""
+
 
 @COVERAGE.register("onnxruntime")
 def onnxruntime_coverage(file: Path) -> OperatorCoverage:
@@ -28,7 +31,8 @@ def onnxruntime_coverage(file: Path) -> OperatorCoverage:
         name = f"{domain}.{node.op_type}" if domain else node.op_type
         if not _has_kernel(node.op_type, domain, opsets.get(domain, 1), kernels):
             unsupported[name] = f"{name} has no CPU kernel at opset {opsets.get(domain, 1)}"
-    quantisable = [node.op_type for node in model.graph.node if node.op_type in QLinearOpsRegistry]
+    quantisers = {*QLinearOpsRegistry, *_DYNAMIC_ONLY}
+    quantisable = [node.op_type for node in model.graph.node if node.op_type in quantisers]
     return OperatorCoverage(
         target="onnxruntime",
         supported=not unsupported,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -93,6 +94,10 @@ class ModelFiles(Record):
         default_factory=dict, description="by batch size, where one was seen to be faster"
     )
 
+    def plan_of(self, batch_size: int, threads: int) -> CallPlan:
+        """How a batch of this size is computed: by its own plan, or the usual way on ``threads`` threads."""
+        return self.plans.get(batch_size, CallPlan(threads=threads))
+
 
 class Candidate(FileContract):
     """``candidate.json``: one finished trial."""
@@ -112,6 +117,10 @@ class Candidate(FileContract):
     hardware_id: str
 
 
+_NO_TIME = "no time"
+"""How the reason of a trial begins that the budget left no time for."""
+
+
 class TrialRow(Record):
     """One line of the search log: tried, cost, outcome."""
 
@@ -124,6 +133,14 @@ class TrialRow(Record):
     metric: float | None
     size_bytes: int | None
     seconds: float = Field(description="that this line took; a trial's lines together are all of its time")
+    reason: str
+
+
+class LeftAlone(Record):
+    """Parts of a model that a technique left as they were, or choices that it could not make."""
+
+    technique: str
+    parts: tuple[str, ...] = Field(description="layers by name, or arguments of a student")
     reason: str
 
 
@@ -143,6 +160,7 @@ class Candidates(FileContract):
     candidates: tuple[str, ...] = Field(description="ids; each has a folder of that name")
     trials: tuple[TrialRow, ...]
     left_out: dict[str, str] = Field(description="technique -> why it was not tried")
+    left_alone: tuple[LeftAlone, ...] = Field((), description="by techniques that were tried")
     challenge: Challenge | None = Field(None, description="in a re-optimisation; ``champion/`` then lies beside")
 
 
@@ -181,5 +199,20 @@ class Artifacts(FileContract):
     artifacts: tuple[Artifact, ...]
     rejected: dict[str, str] = Field(description="variant id -> why it was not taken")
     left_out: dict[str, str] = Field(description="technique -> why it was not tried")
+    left_alone: tuple[LeftAlone, ...] = Field((), description="by techniques that were tried")
+    not_asked_for: tuple[str, ...] = Field((), description="techniques that the settings do not name")
     trials: tuple[TrialRow, ...] = Field(description="the search log of all workers")
     challenge: Challenge | None = Field(None, description="in a re-optimisation")
+
+    def untried(self) -> dict[str, str]:
+        """All that was not tried, and why: techniques, parts of the model, what the budget left, what nobody wanted."""
+        found = dict(self.left_out)
+        for one in self.left_alone:
+            key, told = f"{one.technique}, left alone", f"{', '.join(one.parts)}: {one.reason}"
+            found[key] = f"{found[key]}; {told}" if key in found else told
+        late = Counter(row.recipe.describe() for row in self.trials if row.reason.startswith(_NO_TIME))
+        if late:
+            found["no time was left for"] = "; ".join(f"{count} × {recipe}" for recipe, count in late.items())
+        if self.not_asked_for:
+            found["not asked for"] = ", ".join(self.not_asked_for)
+        return found

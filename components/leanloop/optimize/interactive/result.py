@@ -120,8 +120,8 @@ class Result:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Techniques that were not tried, and why."""
-        return dict(self._artifacts.left_out)
+        """What was not tried, and why: techniques, layers that were left alone, what the budget left."""
+        return self._artifacts.untried()
 
     @property
     def test_metric(self) -> dict[str, float]:

@@ -32,6 +32,7 @@ from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.core.hardware import instruction_sets
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, GraphTechnique, Workshop, check
+from leanloop.runtime.profile.onnxruntime import FLOAT_COMPUTE, INT8_COMPUTE
 
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """As settings name them, and as ONNX Runtime does."""
@@ -39,8 +40,6 @@ _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"
 _CHUNK = 32
 _DRAFT_SAMPLES = 32
 OPERATORS = ("Conv", "MatMul", "Gemm", "Add")
-_HEAVY = ("Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "FusedGemm")
-_INTEGER = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "ConvInteger", "DynamicQuantizeMatMul")
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,10 @@ def measure_ranges(model: Path, ranges: Path, split: Split, calibration: str, sc
 
 
 def integer_share(model: Path) -> float:
-    """Share of convolutions and matrix products that ONNX Runtime runs on integers, after its own optimisations."""
+    """Share of convolutions, matrix products, recurrent layers and attention that ONNX Runtime runs on integers.
+
+    Counted in the graph as it is after ONNX Runtime's own optimisations.
+    """
     import onnxruntime
 
     with tempfile.TemporaryDirectory(prefix="leanloop-coverage-") as scratch:
@@ -205,8 +207,8 @@ def integer_share(model: Path) -> float:
         options.log_severity_level = 3
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-    integer, heavy = (sum(counts[kind] for kind in kinds) for kinds in (_INTEGER, _HEAVY))
-    return integer / (integer + heavy) if integer + heavy else 0.0
+    integer, floats = (sum(counts[kind] for kind in kinds) for kinds in (INT8_COMPUTE, FLOAT_COMPUTE))
+    return integer / (integer + floats) if integer + floats else 0.0
 
 
 def _method(calibration: str) -> Any:

@@ -18,7 +18,7 @@ from leanloop.bundle import Arrays
 from leanloop.core.contracts import ModelFiles
 from leanloop.runtime.profile.base import PROFILERS, Kernel, Role
 
-_FLOAT_COMPUTE = frozenset(
+FLOAT_COMPUTE = frozenset(
     {
         "Conv",
         "FusedConv",
@@ -34,7 +34,8 @@ _FLOAT_COMPUTE = frozenset(
         "MultiHeadAttention",
     }
 )
-_INT8_COMPUTE = frozenset(
+"""Operators that multiply with weights or states, in floating point."""
+INT8_COMPUTE = frozenset(
     {
         "QLinearConv",
         "QLinearConvTranspose",
@@ -48,6 +49,7 @@ _INT8_COMPUTE = frozenset(
         "DynamicQuantizeLSTM",
     }
 )
+"""The same on integers."""
 _CONVERSION = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ReorderInput", "ReorderOutput", "Cast"}
 )
@@ -131,10 +133,10 @@ def node_times(
 
 
 def _precision(operator: str) -> str:
-    return "int8" if operator in _INT8_COMPUTE else "fp32" if operator in _FLOAT_COMPUTE else ""
+    return "int8" if operator in INT8_COMPUTE else "fp32" if operator in FLOAT_COMPUTE else ""
 
 
 def _role(operator: str) -> Role:
-    if operator in _FLOAT_COMPUTE or operator in _INT8_COMPUTE:
+    if operator in FLOAT_COMPUTE or operator in INT8_COMPUTE:
         return "compute"
     return "conversion" if operator in _CONVERSION else "other"
