@@ -37,7 +37,7 @@ def taught(technique: str = "distillation", **fields: Any) -> dict[str, Any]:
 def student(first: int, second: int, third: int, epochs: int) -> list[dict[str, Any]]:
     """A narrow network, trained from fresh weights."""
     arguments = f'{{"first": {first}, "second": {second}, "third": {third}}}'
-    return [{"technique": "student", "arguments": arguments}, taught(epochs=epochs, learning_rate=0.15)]
+    return [{"technique": "student", "arguments": arguments}, taught(epochs=epochs, learning_rate=0.3)]
 
 
 LADDERS: dict[str, tuple[Bars, tuple[tuple[str, list[dict[str, Any]]], ...]]] = {
@@ -66,9 +66,12 @@ LADDERS: dict[str, tuple[Bars, tuple[tuple[str, list[dict[str, Any]]], ...]]] = 
 }
 """Row -> its bars, and target and techniques of its recipes."""
 
-FLATTERED = 0.0025
-"""Share that everybody may lose on validation beyond what is to be kept of the *test* accuracy. The original's training
-was stopped where validation was best, which flatters it there, and nobody else."""
+FLATTERED = 0.005
+"""Share that everybody may lose on validation beyond what is to be kept of the *test* accuracy, which alone decides.
+
+The original's training was stopped where validation was best: it is 0.9 points better there than on test, students 0.6
+on average. And a search asks that noise does not stand against a candidate, which takes half a point more.
+"""
 
 TOGETHER_MINUTES = 22.0
 """Of each goal: the same for both, so that trainings are equally long, and the second goal finds the first one's."""

@@ -14,7 +14,8 @@ from leanloop.core.settings import TargetName, load_settings
 from leanloop.core.store import Store
 from leanloop.optimize import TECHNIQUES, Recipe, Workshop
 from leanloop.optimize.apply import make_files, make_prefix
-from leanloop.optimize.techniques.distillation import DistillationConfig
+from leanloop.optimize.space import make_space
+from leanloop.optimize.techniques.distillation import DistillationConfig, anew
 from leanloop.optimize.techniques.student import StudentConfig, _size, begin, build, choices, other_chains
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
@@ -111,6 +112,19 @@ def test_the_same_seed_gives_the_same_weights(taught: Workshop) -> None:
     first, second, other = (build(StudentConfig(seed=seed), taught.bundle)[1].weight for seed in (0, 0, 1))
     assert (first == second).all()
     assert (first != other).any()
+
+
+def test_fresh_weights_are_taught_faster_and_pruned_copies_are_not(tmp_path: Path) -> None:
+    bundle = _pack(tmp_path, width=[16])
+    settings = load_settings(
+        EXAMPLE / "params.yaml", {"optimize.techniques": ["student", "channel_pruning", "distillation"]}
+    )
+    space = make_space(bundle, settings)
+    rates = {name: space.torch(name, 1, 2)[-1].document()["learning_rate"] for name in ("student", "channel_pruning")}
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in bundle.module().modules())
+    assert rates["student"] == pytest.approx(4 * rates["channel_pruning"])
+    plain = DistillationConfig(optimizer="adamw", learning_rate=1e-3)
+    assert anew(plain, bundle) == plain, "AdamW's rates suit both"
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])

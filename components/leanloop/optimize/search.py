@@ -27,7 +27,7 @@ from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import DUPLICATE, FAILS, NO_TIME, Job, Outcome, Plan
 from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.recipe import Recipe, recipe_id
-from leanloop.optimize.sampler import MARGIN, STATUS, first_shape, point_of
+from leanloop.optimize.sampler import MARGIN, STATUS, first_shape, next_point, point_of
 from leanloop.optimize.space import PROBE, Space, make_space
 from leanloop.optimize.study import Clock, ask, left_behind, mine, open_study, release_dead, store_url
 from leanloop.optimize.warm_start import recall, remember
@@ -71,14 +71,15 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
         emit("warm_start", strength=held)
     release_dead(study, left_behind(worker, workers))
     with Pulse(store, study.study_name, worker) as pulse:
-        Search(bundle, analysis, settings, space, study, destination / "trials", worker, pulse).run()
+        cut = Search(bundle, analysis, settings, space, study, destination / "trials", worker, pulse).run()
         dead = pulse.dead(workers)
     remember(study, space, bundle, settings.goal, store)
     # What a dead worker had finished is the first living one's to bring.
     heir = min(set(range(workers)) - dead)
     brought = {worker, *dead} if worker == heir else {worker}
     rows = [row for one in sorted(brought) for trial in mine(study, one) for row in rows_of(trial)]
-    return write_candidates(bundle, store, rows, space.left_out, destination, worker)
+    left_out = {**space.left_out, **({"further trials": cut} if cut else {})}
+    return write_candidates(bundle, store, rows, left_out, destination, worker)
 
 
 class Search:
@@ -118,8 +119,12 @@ class Search:
         self._store = Store(store_url(settings))
         self._clock = Clock(self._store, study.study_name, settings.optimize.budget_minutes * 60)
 
-    def run(self) -> None:
-        """Take and carry out trials."""
+    def run(self) -> str:
+        """Take and carry out trials.
+
+        Returns:
+            What ended the search before all was tried that is worth a trial; empty where nothing did.
+        """
         reserve = _AFTERWARDS * self._clock.budget
         with Child() as child:
             while self._clock.left() > reserve and self._ended() < self._settings.optimize.max_trials:
@@ -140,6 +145,11 @@ class Search:
                     emit("trial_lost", trial=trial.number)
                 progress(min(self._clock.spent(), self._clock.budget), self._clock.budget, f"trial {trial.number}")
         progress(self._clock.budget, self._clock.budget, "search")
+        if next_point(self._space, self._study.get_trials(deepcopy=False)) is None:
+            return ""
+        if self._ended() >= (most := self._settings.optimize.max_trials):
+            return f"the search ended after {most} trials (optimize.max_trials)"
+        return f"the budget of {self._settings.optimize.budget_minutes:g} minutes was spent (optimize.budget_minutes)"
 
     def _others_at_work(self) -> bool:
         return bool(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))

@@ -51,12 +51,14 @@ class Space:
         training: What follows a reshaping technique.
         finishes: Ways to make files, of all targets.
         left_out: Technique or target -> why it is not tried.
+        training_anew: What follows instead where the network has fresh weights; empty where it is the same.
     """
 
     shapes: Mapping[str, tuple[tuple[Config, ...], ...]]
     training: tuple[Config, ...]
     finishes: tuple[Finish, ...]
     left_out: Mapping[str, str]
+    training_anew: tuple[Config, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -71,7 +73,8 @@ class Space:
         if strength == 0:
             return ()
         times, rung = max(effort, EFFORTS[0]), self.shapes[shape][strength - 1]
-        return tuple(scaled(config, times) or config for config in (rung if _trains(rung) else rung + self.training))
+        training = self.training_anew if self.training_anew and _is_fresh(rung) else self.training
+        return tuple(scaled(config, times) or config for config in (rung if _trains(rung) else rung + training))
 
     def recipes(self, torch: tuple[Config, ...], finish: Finish) -> tuple[Recipe, ...]:
         """The recipes of one finish after some PyTorch techniques, best first."""
@@ -86,6 +89,7 @@ class Space:
                     for name, ladder in self.shapes.items()
                 },
                 "training": [config.document() for config in self.training],
+                "training_anew": [config.document() for config in self.training_anew],
                 "finishes": [
                     [finish.target, [None if config is None else config.document() for config in finish.configs]]
                     for finish in self.finishes
@@ -138,7 +142,9 @@ def make_space(bundle: Bundle, settings: Settings, analysis: Analysis | None = N
     ladders = make_ladders(shaping, bundle, budget, findings, left_out)
     if training and not ladders:
         ladders[OWN_SHAPE] = ((),)
-    return Space(ladders, tuple(training), tuple(finishes), left_out)
+    fresh = any(_is_fresh(rung) for ladder in ladders.values() for rung in ladder)
+    anew = tuple(_anew(config, bundle) for config in training) if fresh else ()
+    return Space(ladders, tuple(training), tuple(finishes), left_out, anew)
 
 
 def make_ladders(
@@ -208,6 +214,17 @@ def _choices(
     except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
         return f"it cannot work with this model: {reason_of(error)}", ()
     return "" if configs else "it has nothing to try here", configs
+
+
+def _is_fresh(rung: tuple[Config, ...]) -> bool:
+    techniques = [TECHNIQUES[config.technique] for config in rung]
+    return any(isinstance(technique, TorchTechnique) and technique.fresh for technique in techniques)
+
+
+def _anew(config: Config, bundle: Bundle) -> Config:
+    technique = TECHNIQUES[config.technique]
+    assert isinstance(technique, TorchTechnique)
+    return config if technique.anew is None else technique.anew(config, bundle)
 
 
 def _trains(rung: tuple[Config, ...]) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from leanloop.benchmark import batch_of, quick_ratio
-from leanloop.core.contracts import Candidate, ModelFiles, TrialRow
+from leanloop.core.contracts import NO_TIME_LEFT, Candidate, ModelFiles, TrialRow
 from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.core.hardware import hardware_id
@@ -99,7 +99,7 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
             left = min(left, _MOST_OF_THE_LIMIT * job.timeout_seconds - (time.monotonic() - started))
         groups = fitted(groups, left / estimate)
         if not groups:
-            reason = f"no time: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
+            reason = f"{NO_TIME_LEFT}: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
             return _stopped(NO_TIME, first, short_metric, reason, job, workshop)
         cut = groups[0][0] != first
         first = groups[0][0]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from leanloop.core.contracts.decided import Check, Release, ServingChoice, VariantVerdict, Verdict
 from leanloop.core.contracts.made import (
+    NO_TIME_LEFT,
     Artifact,
     Artifacts,
     BundleManifest,
@@ -50,6 +51,7 @@ from leanloop.core.contracts.measured import (
 from leanloop.core.contracts.record import Aim, FileContract, Precision, Record, Runtime
 
 __all__ = [
+    "NO_TIME_LEFT",
     "Aim",
     "Analysis",
     "Artifact",

@@ -117,8 +117,8 @@ class Candidate(FileContract):
     hardware_id: str
 
 
-_NO_TIME = "no time"
-"""How the reason of a trial begins that the budget left no time for."""
+NO_TIME_LEFT = "no time"
+"""How the reason of a trial begins whose training did not fit into what was left of its time."""
 
 
 class TrialRow(Record):
@@ -210,7 +210,7 @@ class Artifacts(FileContract):
         for one in self.left_alone:
             key, told = f"{one.technique}, left alone", f"{', '.join(one.parts)}: {one.reason}"
             found[key] = f"{found[key]}; {told}" if key in found else told
-        late = Counter(row.recipe.describe() for row in self.trials if row.reason.startswith(_NO_TIME))
+        late = Counter(row.recipe.describe() for row in self.trials if row.reason.startswith(NO_TIME_LEFT))
         if late:
             found["no time was left for"] = "; ".join(f"{count} × {recipe}" for recipe, count in late.items())
         if self.not_asked_for:

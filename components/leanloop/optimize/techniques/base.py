@@ -122,6 +122,8 @@ class TorchTechnique:
         continues: It takes what the store keeps of the techniques before it: its configs share their training.
         own_ladder: Its choices, from mild to strong, are shapes of their own that train themselves: no other training
             follows them.
+        fresh: The networks that it gives have fresh weights.
+        anew: Of what trains, the config that suits a network with fresh weights; None where it is the same.
     """
 
     name: str
@@ -139,6 +141,8 @@ class TorchTechnique:
     before: Sequence[str] = ()
     continues: bool = False
     own_ladder: bool = False
+    fresh: bool = False
+    anew: Callable[[Any, Bundle], Config] | None = None
 
     @property
     def trains(self) -> bool:

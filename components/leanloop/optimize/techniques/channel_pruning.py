@@ -42,6 +42,7 @@ _TAYLOR_SAMPLES = 512
 _STEPS = 16
 _ROUNDS = 4
 _MOST = 0.9
+_TIED = "their sizes are fixed by the network's own code, so that it breaks when they change"
 _BREAKS = (TrialError, RuntimeError, IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError)
 """What Torch-Pruning, or a network that it took too much out of, raises."""
 
@@ -212,7 +213,7 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
         broken = {name for name in names if _breaks(module, name, inputs, config, bundle)}
         if broken in (set(), names):
             raise _cannot(error) from error
-        emit("left_alone", technique=config.technique, layers=sorted(broken))
+        emit("left_alone", technique=config.technique, layers=sorted(broken), reason=_TIED)
         try:
             history = _history(module, names - broken, inputs, config, bundle)
         except _BREAKS as again:

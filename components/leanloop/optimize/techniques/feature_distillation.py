@@ -202,5 +202,6 @@ TECHNIQUES.register(FeatureDistillationConfig.technique)(
         prepare=prepare,
         work=distillation.work,
         scale=distillation.scale,
+        anew=distillation.anew,
     )
 )

@@ -182,5 +182,6 @@ TECHNIQUES.register(StudentConfig.technique)(
         apply=begin,
         rebuild=build_again,
         further=other_chains,
+        fresh=True,
     )
 )
