@@ -9,6 +9,7 @@ is installed or run, and each file is checked against its digest.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ def keep(name: str, content: bytes) -> None:
 
         name = "encoder.safetensors"
         content = save({key: value for key, value in load(content).items() if key not in LEFT_OUT})
-    unfinished = TARGET / f".{name}.unfinished"
+    unfinished = TARGET / f".{name}.{os.getpid()}.unfinished"
     unfinished.write_bytes(content)
     unfinished.replace(TARGET / name)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from leanloop.bundle import Bundle, pack
+from leanloop.core.child import Child
 from leanloop.core.settings import Settings, load_settings
 from leanloop.core.store import Store
 from leanloop.optimize import Workshop
 from leanloop.optimize.apply import make_onnx
+from tests.optimize.workshops import Workshops
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -37,3 +41,13 @@ def onnx(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "files" / "model.onnx"
     make_onnx((), workshop, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def workshops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshops]:
+    """Of all kinds; the processes of a session that tests in several share them."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "workshops"
+    folder.mkdir(exist_ok=True)
+    with Child() as child:
+        yield Workshops(folder, child)

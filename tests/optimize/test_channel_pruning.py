@@ -119,6 +119,35 @@ def test_layers_that_make_the_output_are_found() -> None:
     assert output_layers(net, graph) == [net.out]
 
 
+@pytest.mark.parametrize("scale", [4, 8])
+def test_grouped_channels_keep_one_of_each_group_at_the_strongest_ratio(scale: int, workshop: Workshop) -> None:
+    """Torch-Pruning takes nothing at all where every channel of a group would go."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(1, 4 * scale, 3, padding=1)
+            self.norm = nn.GroupNorm(4, 4 * scale)
+            self.grouped = nn.Conv2d(4 * scale, 8 * scale, 3, padding=1, groups=4)
+            self.head = nn.Linear(8 * scale, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.grouped(self.norm(self.stem(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+    widths = []
+    for ratio in (0.5, 0.75, 0.9375):
+        module = Net()
+        prune(module, ChannelPruningConfig(ratio=ratio, round_to=4), workshop)
+        assert module(IMAGES).shape == (4, 10)
+        widths.append((module.stem.out_channels, module.grouped.out_channels))
+    assert widths == [(2 * scale, 4 * scale), (scale, 2 * scale), (4, 4)]
+
+
+def test_a_network_of_output_layers_alone_is_left_alone(workshop: Workshop) -> None:
+    with pytest.raises(TrialError, match="every layer gives the model's outputs"):
+        prune(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), ChannelPruningConfig(), workshop)
+
+
 def test_nothing_to_remove_is_said(workshop: Workshop) -> None:
     with pytest.raises(TrialError, match="No channel"):
         prune(workshop.bundle.module(), ChannelPruningConfig(ratio=0.1, round_to=32), workshop)

@@ -103,3 +103,23 @@ def test_without_maps_it_says_why(workshop: Workshop, monkeypatch: pytest.Monkey
     reason = feature_distillation.why_not(workshop.bundle)
     assert reason is not None
     assert "no layer gives a map" in reason
+
+
+def test_a_sequence_is_watched_where_its_first_axis_counts_samples() -> None:
+    """A recurrent layer gives it with its state; one that reads step by step has no map of a sample."""
+
+    class Reader(nn.Module):
+        def __init__(self, batch_first: bool) -> None:
+            super().__init__()
+            self.memory = nn.LSTM(8, 4, batch_first=batch_first)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = x.squeeze(1) if self.memory.batch_first else x.squeeze(1).transpose(0, 1)
+            return self.memory(rows)[0].sum()  # type: ignore[no-any-return]
+
+    images = (torch.zeros(2, 1, 5, 8),)
+    assert mapped_layers(Reader(batch_first=True), images) == {(5,): "memory"}
+    assert mapped_layers(Reader(batch_first=False), images) == {}
+    with Watched(reader := Reader(batch_first=True), ["memory"]) as seen:
+        reader(*images)
+        assert seen.maps()["memory"].shape == (2, 5)

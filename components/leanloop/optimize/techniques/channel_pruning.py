@@ -207,6 +207,11 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
     if unknown := sorted(protected - names):
         raise TrialError("There are no such layers to protect.", value=", ".join(unknown))
     names -= protected
+    if not names:
+        raise TrialError(
+            "No channel can be removed: every layer gives the model's outputs or is protected.",
+            fix="Leave this technique out.",
+        )
     try:
         history = _history(module, names, inputs, config, bundle)
     except _BREAKS as error:
@@ -219,7 +224,11 @@ def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -
         except _BREAKS as again:
             raise _cannot(again) from again
     if not history:
-        raise TrialError("No channel can be removed.", value=f"ratio {config.ratio}, multiples of {config.round_to}")
+        raise TrialError(
+            "No channel can be removed: at this ratio each layer keeps all that it has, in such multiples.",
+            value=f"ratio {config.ratio}, multiples of {config.round_to}",
+            fix="Take a larger ratio, or a smaller multiple (round_to).",
+        )
     replay(module, history, bundle)
     recalibrate(module, bundle)
     return history
@@ -237,7 +246,8 @@ def _history(
     before = shapes_of(copy, inputs)
     compared = config.scope == "global"
     alone = [layer for name, layer in copy.named_modules() if isinstance(layer, LAYERS) and name not in names]
-    ends = output_layers(copy, _trace_graph(copy, inputs))
+    graph = _trace_graph(copy, inputs)
+    ends = output_layers(copy, graph)
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
     pruner = (partial(WholeNetworkPruner, nearest) if compared else torch_pruning.pruner.BasePruner)(
         copy,
@@ -248,7 +258,7 @@ def _history(
             else torch_pruning.importance.GroupMagnitudeImportance(p=2)
         ),
         pruning_ratio=config.ratio,
-        pruning_ratio_dict={} if compared else _ratios(copy, inputs, ends, config),
+        pruning_ratio_dict={} if compared else _ratios(copy, inputs, graph, ends, config),
         max_pruning_ratio=_MOST if compared else 1.0,
         round_to=config.round_to if compared else None,
         iterative_steps=config.steps,
@@ -329,20 +339,46 @@ def nearest(width: int, keep: float, round_to: int) -> int:
 
 
 def _ratios(
-    module: nn.Module, inputs: tuple[Tensor, ...], ends: Sequence[nn.Module], config: ChannelPruningConfig
+    module: nn.Module, inputs: tuple[Tensor, ...], graph: Any, ends: Sequence[nn.Module], config: ChannelPruningConfig
 ) -> dict[nn.Module, float]:
     """What Torch-Pruning must be told so that each layer keeps what `kept_channels` says."""
     stages, by_stage = stages_of(module, inputs) if config.stages else {}, config.by_stage
-    count = len(set(stages.values()))
+    count, parts = len(set(stages.values())), _parts(graph)
     if count != len(by_stage):
         raise TrialError("The network has another number of stages.", value=config.stages, fix=f"It has {count}.")
 
     def exact(layer: nn.Module) -> float:
-        width, ratio = _width(layer), by_stage[stages[layer]] if layer in stages else config.ratio
+        ratio, many = by_stage[stages[layer]] if layer in stages else config.ratio, parts.get(layer, 1)
+        width = _width(layer) // many
         # Half a channel more, since Torch-Pruning truncates ``width * (1 - ratio)``.
-        return max(0.0, 1 - (kept_channels(width, ratio, config.round_to) + 0.5) / width)
+        return max(0.0, 1 - (kept_channels(width, ratio, max(1, config.round_to // many)) + 0.5) / width)
 
     return {layer: exact(layer) for layer in layers_of(module) if layer not in ends}
+
+
+def _parts(graph: Any) -> dict[nn.Module, int]:
+    """Of layers whose channels are grouped, by themselves or by what reads them, in how many equal parts they lie.
+
+    Each part keeps as many as the others, and one at least: where all would go, Torch-Pruning takes none at all.
+    """
+    found: dict[nn.Module, int] = {}
+    for group in graph.get_all_groups(root_module_types=list(LAYERS)):
+        count = max(_groups(dependency.target.module) for dependency, _ in group)
+        found |= {
+            dependency.target.module: count
+            for dependency, _ in group
+            if graph.is_out_channel_pruning_fn(dependency.handler) and isinstance(dependency.target.module, LAYERS)
+        }
+    return found
+
+
+def _groups(layer: nn.Module) -> int:
+    """Of channels that must stay equally many; a depthwise convolution has none, since channels go with their group."""
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_groups
+    if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups < layer.out_channels:
+        return layer.groups
+    return 1
 
 
 def _trace(module: nn.Module, bundle: Bundle) -> Any:

@@ -112,8 +112,8 @@ class Watched:
         self._outputs: dict[str, Tensor] = {}
 
     def __enter__(self) -> Watched:
-        def keep(name: str, result: Tensor) -> None:
-            self._outputs[name] = result
+        def keep(name: str, result: Any) -> None:
+            self._outputs[name] = _features(result)
 
         self._hooks = [
             self._module.get_submodule(name).register_forward_hook(
@@ -145,7 +145,7 @@ def mapped_layers(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[tuple[i
     """By resolution, the last module whose outputs are maps or sequences of it, in order of calling."""
     order: list[tuple[str, torch.Size]] = []
     layers = {name: layer for name, layer in module.named_modules() if name}
-    observe(module, inputs, layers, lambda name, _, result: _note(order, name, result))
+    observe(module, inputs, layers, lambda name, _, result: _note(order, name, _features(result), len(inputs[0])))
     last: dict[tuple[int, ...], str] = {}
     for name, shape in order:
         resolution = tuple(shape[2:]) if len(shape) == 4 else (shape[1],)
@@ -182,9 +182,16 @@ def prepare(workshop: Workshop) -> object:
     return distillation.teacher_outputs(workshop), teacher_maps(workshop)
 
 
-def _note(order: list[tuple[str, torch.Size]], name: str, result: Any) -> None:
-    if isinstance(result, Tensor) and result.ndim in (3, 4) and result.is_floating_point():
-        order.append((name, result.shape))
+def _features(result: Any) -> Any:
+    """What a layer gives, of several things the first: a recurrent layer gives its sequence, then its state."""
+    return result[0] if isinstance(result, tuple) and result else result
+
+
+def _note(order: list[tuple[str, torch.Size]], name: str, features: Any, samples: int) -> None:
+    maps = isinstance(features, Tensor) and features.ndim in (3, 4) and features.is_floating_point()
+    # Where the first axis counts steps and not samples, there is no map of a sample.
+    if maps and len(features) == samples:
+        order.append((name, features.shape))
 
 
 def _traced(bundle: Bundle) -> tuple[Tensor, ...]:

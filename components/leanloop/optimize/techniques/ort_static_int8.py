@@ -9,6 +9,9 @@ Why U8 activations with S8 weights, though the API's defaults are S8 with S8: on
 and AMX kernels, and signed activations of residual graphs fall back to fp32 between the pairs. Without VNNI the sum
 of two products can overflow 16 bits, so weights are kept to 7 bits there (``reduce_range``).
 
+What is added to the scores of an attention stays in float: one scale for scores around 1 and a mask of -10,000 leaves
+nothing of the scores (a sentence encoder's vectors: cosine 0.38 to those of before, 0.82 with masks in float).
+
 Source: ONNX Runtime, documentation of ``quantize_static``; Nagel et al., "A White Paper on Neural Network
 Quantization", 2021.
 """
@@ -20,6 +23,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -128,6 +132,13 @@ class Calibrated:
     ranges: Path
     config: OrtStaticInt8Config
 
+    @cached_property
+    def masked(self) -> list[str]:
+        """Names of the sums that a softmax reads."""
+        nodes = onnx.load(self.prepared).graph.node
+        read = {name for node in nodes if node.op_type == "Softmax" for name in node.input}
+        return [node.name for node in nodes if node.op_type == "Add" and not read.isdisjoint(node.output)]
+
     @classmethod
     def measure(cls, source: Path, config: OrtStaticInt8Config, workshop: Workshop, scratch: Path) -> Self:
         """Measure the ranges on the calibration split; both files are written into a folder."""
@@ -152,7 +163,7 @@ class Calibrated:
             str(target),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
-            nodes_to_exclude=list(left_in_float),
+            nodes_to_exclude=[*left_in_float, *self.masked],
             per_channel=self.config.per_channel,
             reduce_range=not arm and not instruction_sets() & {"avx512_vnni", "avx_vnni"},
             activation_type=quantization.QuantType.QInt8 if arm else quantization.QuantType.QUInt8,
