@@ -15,10 +15,9 @@ from leanloop.optimize import Recipe, Workshop, rebuild
 from leanloop.optimize.apply import keep_checkpoint, make_prefix
 from leanloop.optimize.candidate import finish_one
 from leanloop.optimize.plan import Job
+from leanloop.optimize.techniques.channel_groups import kept_channels, output_layers
 from leanloop.optimize.techniques.channel_pruning import (
     ChannelPruningConfig,
-    kept_channels,
-    output_layers,
     prune,
     replay,
 )

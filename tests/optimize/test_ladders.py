@@ -32,15 +32,12 @@ from leanloop.optimize.search import made_alike
 from leanloop.optimize.space import EFFORTS, OWN_SHAPE, PROBE, Space, make_space
 from leanloop.optimize.techniques import channel_pruning
 from leanloop.optimize.techniques.block_removal import BlockRemovalConfig
+from leanloop.optimize.techniques.channel_groups import free_layers, nearest, output_layers, stages_of
 from leanloop.optimize.techniques.channel_pruning import (
     ChannelPruningConfig,
     around_fragile,
-    free_layers,
     narrower,
-    nearest,
-    output_layers,
     prune,
-    stages_of,
     trace_inputs,
     whole_network,
 )

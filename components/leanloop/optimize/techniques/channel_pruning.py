@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -31,9 +30,17 @@ from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.core.hardware import vector_lanes
 from leanloop.optimize.techniques.base import TECHNIQUES, Config, TorchTechnique, Workshop, check, reshaping
+from leanloop.optimize.techniques.channel_groups import (
+    free_layers,
+    kept_channels,
+    output_layers,
+    ratios_of,
+    stages_of,
+    trace_graph,
+    width_of,
+)
 from leanloop.optimize.techniques.findings import Findings, fragile_layers
 from leanloop.optimize.techniques.masks import LAYERS, layers_of
-from leanloop.optimize.techniques.observe import observe
 from leanloop.optimize.techniques.recalibration import recalibrate
 from leanloop.optimize.techniques.training import outputs_of
 
@@ -101,7 +108,7 @@ def choices(bundle: Bundle, budget_minutes: float) -> Sequence[ChannelPruningCon
     """Ratios from 1/16 to 15/16; channel counts stay as round as the narrowest layer allows."""
     module = bundle.module()
     ends = output_layers(module, _trace(module, bundle))
-    narrowest = min((_width(layer) for layer in layers_of(module) if layer not in ends), default=1)
+    narrowest = min((width_of(layer) for layer in layers_of(module) if layer not in ends), default=1)
     round_to = next(size for size in (8, 4, 2, 1) if narrowest >= 8 * size or size == 1)
     return [ChannelPruningConfig(ratio=step / _STEPS, round_to=round_to) for step in range(1, _STEPS)]
 
@@ -135,7 +142,7 @@ def around_fragile(
     fragile = fragile_layers(findings, names)
     if not fragile:
         return {}
-    widths = {_width(layer) for layer in free_layers(graph, [*ends, *(names[name] for name in fragile)])}
+    widths = {width_of(layer) for layer in free_layers(graph, [*ends, *(names[name] for name in fragile)])}
     ladder = [
         replace(config, protect=",".join(fragile))
         for config in choices(bundle, budget_minutes)
@@ -143,13 +150,6 @@ def around_fragile(
         if any(kept_channels(width, config.ratio, config.round_to) < width for width in widths)
     ]
     return {"around fragile layers": ladder} if ladder else {}
-
-
-def free_layers(graph: Any, protected: Sequence[nn.Module]) -> list[nn.Module]:
-    """Layers that can lose channels while some others, and what is tied to them, stay whole."""
-    groups = graph.get_all_groups(ignored_layers=list(protected), root_module_types=list(LAYERS))
-    found = (dep.target.module for group in groups for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler))
-    return list(dict.fromkeys(layer for layer in found if isinstance(layer, LAYERS)))
 
 
 def narrower(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[ChannelPruningConfig]]:
@@ -169,22 +169,6 @@ def narrower(bundle: Bundle, budget_minutes: float) -> dict[str, Sequence[Channe
 
     usual = choices(bundle, budget_minutes)
     return {f"stage {stage + 1} narrower": [narrowed(config, stage) for config in usual] for stage in range(count)}
-
-
-def stages_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[nn.Module, int]:
-    """The stage of each layer with channels, from 0: all whose outputs have one resolution, in the order of calling."""
-    seen: dict[tuple[int, ...], int] = {}
-    found: dict[nn.Module, int] = {}
-
-    def note(name: str, _: Any, result: Tensor) -> None:
-        convolves = isinstance(layers[name], nn.modules.conv._ConvNd)
-        resolution = tuple(result.shape[2:]) if convolves else ()
-        found.setdefault(layers[name], seen.setdefault(resolution, len(seen)))
-
-    ends = output_layers(module, _trace_graph(module, inputs))
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS) and layer not in ends}
-    observe(module, inputs, layers, note)
-    return found
 
 
 def prune(module: nn.Module, config: ChannelPruningConfig, workshop: Workshop) -> Any:
@@ -246,10 +230,10 @@ def _history(
     before = shapes_of(copy, inputs)
     compared = config.scope == "global"
     alone = [layer for name, layer in copy.named_modules() if isinstance(layer, LAYERS) and name not in names]
-    graph = _trace_graph(copy, inputs)
+    graph = trace_graph(copy, inputs)
     ends = output_layers(copy, graph)
     # Torch-Pruning's mutable default arguments leak one model's modules into the next pruner: pass fresh ones.
-    pruner = (partial(WholeNetworkPruner, nearest) if compared else torch_pruning.pruner.BasePruner)(
+    pruner = (WholeNetworkPruner if compared else torch_pruning.pruner.BasePruner)(
         copy,
         inputs,
         importance=(
@@ -258,7 +242,9 @@ def _history(
             else torch_pruning.importance.GroupMagnitudeImportance(p=2)
         ),
         pruning_ratio=config.ratio,
-        pruning_ratio_dict={} if compared else _ratios(copy, inputs, graph, ends, config),
+        pruning_ratio_dict={}
+        if compared
+        else ratios_of(copy, inputs, graph, ends, config.ratio, config.by_stage, config.round_to),
         max_pruning_ratio=_MOST if compared else 1.0,
         round_to=config.round_to if compared else None,
         iterative_steps=config.steps,
@@ -304,95 +290,8 @@ def replay(module: nn.Module, history: Any, bundle: Bundle) -> nn.Module:
     return module
 
 
-def output_layers(module: nn.Module, graph: Any) -> list[nn.Module]:
-    """Layers whose channels are the model's outputs: no other layer reads them on the way out."""
-    return [layer for layer in layers_of(module) if layer in graph.module2node and _reaches_output(layer, graph)]
-
-
-def _reaches_output(layer: nn.Module, graph: Any) -> bool:
-    waiting, seen = [graph.module2node[layer]], set()
-    while waiting:
-        node = waiting.pop()
-        if not node.outputs:
-            return True
-        for after in node.outputs:
-            if id(after) not in seen and not isinstance(after.module, LAYERS):
-                seen.add(id(after))
-                waiting.append(after)
-    return False
-
-
-def kept_channels(width: int, ratio: float, round_to: int) -> int:
-    """How many of a layer's channels stay: the nearest multiple of the largest unit that is not more than all of them.
-
-    Torch-Pruning's own rounding goes down, and leaves a layer whole when nothing would be left of it.
-    """
-    return nearest(width, width * (1 - ratio), round_to)
-
-
-def nearest(width: int, keep: float, round_to: int) -> int:
-    """`kept_channels` where the number of channels to keep is known."""
-    unit = round_to
-    while unit > max(keep, 1):
-        unit //= 2
-    return min(width, max(1, round(keep / unit) * unit))
-
-
-def _ratios(
-    module: nn.Module, inputs: tuple[Tensor, ...], graph: Any, ends: Sequence[nn.Module], config: ChannelPruningConfig
-) -> dict[nn.Module, float]:
-    """What Torch-Pruning must be told so that each layer keeps what `kept_channels` says."""
-    stages, by_stage = stages_of(module, inputs) if config.stages else {}, config.by_stage
-    count, parts = len(set(stages.values())), _parts(graph)
-    if count != len(by_stage):
-        raise TrialError("The network has another number of stages.", value=config.stages, fix=f"It has {count}.")
-
-    def exact(layer: nn.Module) -> float:
-        ratio, many = by_stage[stages[layer]] if layer in stages else config.ratio, parts.get(layer, 1)
-        width = _width(layer) // many
-        # Half a channel more, since Torch-Pruning truncates ``width * (1 - ratio)``.
-        return max(0.0, 1 - (kept_channels(width, ratio, max(1, config.round_to // many)) + 0.5) / width)
-
-    return {layer: exact(layer) for layer in layers_of(module) if layer not in ends}
-
-
-def _parts(graph: Any) -> dict[nn.Module, int]:
-    """Of layers whose channels are grouped, by themselves or by what reads them, in how many equal parts they lie.
-
-    Each part keeps as many as the others, and one at least: where all would go, Torch-Pruning takes none at all.
-    """
-    found: dict[nn.Module, int] = {}
-    for group in graph.get_all_groups(root_module_types=list(LAYERS)):
-        count = max(_groups(dependency.target.module) for dependency, _ in group)
-        found |= {
-            dependency.target.module: count
-            for dependency, _ in group
-            if graph.is_out_channel_pruning_fn(dependency.handler) and isinstance(dependency.target.module, LAYERS)
-        }
-    return found
-
-
-def _groups(layer: nn.Module) -> int:
-    """Of channels that must stay equally many; a depthwise convolution has none, since channels go with their group."""
-    if isinstance(layer, nn.GroupNorm):
-        return layer.num_groups
-    if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups < layer.out_channels:
-        return layer.groups
-    return 1
-
-
 def _trace(module: nn.Module, bundle: Bundle) -> Any:
-    return _trace_graph(module, trace_inputs(bundle))
-
-
-def _trace_graph(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    import torch_pruning
-
-    return torch_pruning.DependencyGraph().build_dependency(module, inputs)
-
-
-def _width(layer: nn.Module) -> int:
-    return int(layer.weight.shape[0])  # type: ignore[index]
+    return trace_graph(module, trace_inputs(bundle))
 
 
 def trace_inputs(bundle: Bundle) -> tuple[Tensor, ...]:

@@ -8,27 +8,23 @@ the most important tenth of a layer takes no part in the comparison, so that no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch_pruning
 
-Nearest = Callable[[int, float, int], int]
-"""``(width, channels to keep, multiple) -> channels that stay``."""
+from leanloop.optimize.techniques.channel_groups import nearest
 
 
 class WholeNetworkPruner(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
     """As Torch-Pruning's, but for how widths are rounded, and what always stays.
 
     Args:
-        nearest: Rounds.
         *arguments: Torch-Pruning's.
         **named: Torch-Pruning's.
     """
 
-    def __init__(self, nearest: Nearest, *arguments: Any, **named: Any) -> None:
-        self._nearest = nearest
+    def __init__(self, *arguments: Any, **named: Any) -> None:
         self._widths: dict[Any, int] = {}
         super().__init__(*arguments, global_pruning=True, **named)
 
@@ -43,4 +39,4 @@ class WholeNetworkPruner(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
         return importance
 
     def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
-        return current_channels - self._nearest(current_channels, current_channels - n_pruned, round_to)
+        return current_channels - nearest(current_channels, current_channels - n_pruned, round_to)
