@@ -97,7 +97,7 @@ def timed(measure: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]
 
 def slug(name: str) -> str:
     """A file name."""
-    return "row-" + name.lower().replace(",", "").replace(" ", "-")
+    return "row-" + name.lower().replace(",", "").replace(":", "-").replace(" ", "-")
 
 
 def searched(folder: Path, name: str) -> dict[str, Any]:
