@@ -34,12 +34,13 @@ from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, obj
 from leanloop.optimize.plan import FAILS, NO_TIME, Job, Outcome, Plan, Timed
 from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.sampler import STATUS
-from leanloop.optimize.search import SHORT, charged, short_floor
-from leanloop.optimize.space import make_space
+from leanloop.optimize.search import SHORT, Search, charged, short_floor
+from leanloop.optimize.space import Space, make_space
 from leanloop.optimize.study import ask, open_study, store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
+from leanloop.optimize.techniques.student import StudentConfig
 from leanloop.optimize.trial import fitted, hopeful
 from leanloop.optimize.warm_start import recall
 from tests.optimize.conftest import EXAMPLE
@@ -347,6 +348,19 @@ def test_a_short_training_is_hopeless_beside_failures_of_its_own_ladder_with_as_
         )
     found = short_floor(study.get_trials(), bundle.metric, 0.5, shape, effort)
     assert found == pytest.approx(floor, abs=0.01)
+
+
+def test_fresh_weights_are_never_too_bad_after_a_short_training(
+    bundle: Bundle, small: Settings, tmp_path: Path
+) -> None:
+    known = make_space(bundle, small)
+    distilled = (StudentConfig(), *known.training)
+    space = Space({**known.shapes, "student": (distilled,)}, known.training, known.finishes, {})
+    analysis = Analysis.model_construct(metric=0.9, sensitivity=())
+    pulse = Pulse(Store(str(tmp_path)), "s", 0)
+    search = Search(bundle, analysis, small, space, optuna.create_study(), tmp_path, 0, pulse)
+    assert not bundle.metric.meets(0.4, search._far("channel_pruning"))
+    assert bundle.metric.meets(0.0, search._far("student"))
 
 
 def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_fresh_weights_are_taught_faster_and_pruned_copies_are_not(tmp_path: Pat
     rates = {name: space.torch(name, 1, 2)[-1].document()["learning_rate"] for name in ("student", "channel_pruning")}
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in bundle.module().modules())
     assert rates["student"] == pytest.approx(4 * rates["channel_pruning"])
+    assert [space.is_fresh(name) for name in ("student", "channel_pruning")] == [True, False]
     plain = DistillationConfig(optimizer="adamw", learning_rate=1e-3)
     assert anew(plain, bundle) == plain, "AdamW's rates suit both"
 

@@ -40,12 +40,12 @@ class Prefix:
     Attributes:
         module: In eval mode.
         training_seconds: What fine-tuning it cost when it was made.
-        seconds_per_sample: Of that fine-tuning, once warm.
+        seconds_per_sample: Once warm, by the technique that trained.
     """
 
     module: nn.Module
     training_seconds: float
-    seconds_per_sample: float
+    seconds_per_sample: dict[str, float]
 
 
 def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
@@ -60,7 +60,7 @@ def make_prefix(configs: Sequence[Config], workshop: Workshop) -> Prefix:
 def _make(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
     """Apply techniques to a fresh original, or the last one to what the store keeps of those before it."""
     if len(configs) < 2 or not _torch_technique(configs[-1].technique).continues:
-        cost = {"training_seconds": 0.0, "seconds_per_sample": 0.0}
+        cost = {"training_seconds": 0.0, "seconds_per_sample": {}}
         _apply(configs, workshop, folder, [], workshop.bundle.module(), [], cost)
         return
     *before, last = configs
@@ -134,7 +134,7 @@ def _apply(
     before: Sequence[Config],
     module: nn.Module,
     shapes: list[Any],
-    cost: dict[str, float],
+    cost: dict[str, Any],
 ) -> None:
     """Apply techniques to a module after those before, and write it with its shapes and what it has cost."""
     for number, config in enumerate(configs, start=1):
@@ -149,7 +149,7 @@ def _apply(
         module = applied.module
         if technique.trains:
             cost["training_seconds"] += time.monotonic() - started
-            cost["seconds_per_sample"] += applied.seconds_per_sample
+            cost["seconds_per_sample"][technique.name] = applied.seconds_per_sample
         if technique.rebuild is not None:
             shapes.append([technique.name, applied.shapes])
     state = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}

@@ -45,8 +45,14 @@ _LEAST_GAIN = 0.03
 
 _WAIT_SECONDS = 1.0
 
+_LEAST_SECONDS = 1.0
+"""A trial's child is not called for less."""
+
 _FAR = 0.4
 """A shape whose metric is worse than the goal's limit by more than this share after a short training is given up."""
+
+_NEVER = 1e6
+"""A share that no metric falls by."""
 
 _SHORT_NOISE = 0.02
 """Short scores closer than this share are not told apart."""
@@ -218,7 +224,7 @@ class Search:
         own = self._settings.optimize.trial_timeout_seconds
         if not self._groups(trial)[0][0].torch:
             return own
-        return min(own, max(1.0, self._clock.left() + _OVER * self._clock.budget))
+        return min(own, max(_LEAST_SECONDS, self._clock.left() + _OVER * self._clock.budget))
 
     def _run_limited(self, trial: optuna.Trial, child: Child, timeout_seconds: float) -> Outcome:
         job = Job(
@@ -241,7 +247,7 @@ class Search:
             short_floor=short_floor(
                 self._study.get_trials(deepcopy=False),
                 self._bundle.metric,
-                self._bundle.metric.limit(self._original_metric, self._goal.max_accuracy_drop + _FAR),
+                self._far(trial.params["shape"]),
                 trial.params["shape"],
                 trial.params["effort"],
             ),
@@ -249,6 +255,11 @@ class Search:
             probe=probe,
         )
         return run_plan(child, job, plan)
+
+    def _far(self, shape: str) -> float:
+        """A short score so bad that nothing comes back from it; of fresh weights there is none."""
+        share = _NEVER if self._space.is_fresh(shape) else self._goal.max_accuracy_drop + _FAR
+        return self._bundle.metric.limit(self._original_metric, share)
 
     def _groups(self, trial: optuna.Trial) -> list[tuple[Recipe, ...]]:
         """All recipes of a trial's shape, grouped by how the files are made."""
@@ -331,16 +342,17 @@ def run_plan(child: Child, job: Job, plan: Plan) -> Outcome:
         Its outcome, whose rows together tell the seconds that all of it took.
 
     Raises:
-        LeanloopError: The whole trial failed.
+        LeanloopError: The whole trial failed, or its time was spent.
     """
     started = time.monotonic()
     while True:
+        left = job.timeout_seconds - (time.monotonic() - started)
         try:
             found = child.call(
                 "leanloop.optimize.trial:run_trial",
                 {"job": job.model_dump(mode="json"), "plan": plan.model_dump(mode="json")},
                 folder=Path(job.folder),
-                timeout_seconds=job.timeout_seconds,
+                timeout_seconds=max(left, _LEAST_SECONDS),
                 memory_bytes=job.memory_bytes,
             )
             outcome = Outcome.model_validate(found)
@@ -352,6 +364,8 @@ def run_plan(child: Child, job: Job, plan: Plan) -> Outcome:
                 raise
             current.unlink()
             fail(Recipe.from_record(RecipeRecord.model_validate(record)), job, job.workshop(), error)
+            if job.timeout_seconds - (time.monotonic() - started) < _LEAST_SECONDS:
+                raise
 
 
 def rows_of(trial: FrozenTrial) -> list[TrialRow]:

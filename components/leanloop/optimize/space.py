@@ -52,6 +52,7 @@ class Space:
         finishes: Ways to make files, of all targets.
         left_out: Technique or target -> why it is not tried.
         training_anew: What follows instead where the network has fresh weights; empty where it is the same.
+        mending: What trains on where files that compute on integers lose too much.
     """
 
     shapes: Mapping[str, tuple[tuple[Config, ...], ...]]
@@ -59,11 +60,16 @@ class Space:
     finishes: tuple[Finish, ...]
     left_out: Mapping[str, str]
     training_anew: tuple[Config, ...] = ()
+    mending: tuple[Config, ...] = ()
 
     @property
     def trains(self) -> bool:
         """Whether more effort means anything."""
         return bool(self.training) or any(_trains(rung) for ladder in self.shapes.values() for rung in ladder)
+
+    def is_fresh(self, shape: str) -> bool:
+        """Whether the networks of a ladder have fresh weights."""
+        return any(_is_fresh(rung) for rung in self.shapes.get(shape, ()))
 
     def torch(self, shape: str, strength: int, effort: int) -> tuple[Config, ...]:
         """The PyTorch techniques of one point: none at strength 0, else the rung's configs and the training.
@@ -77,8 +83,12 @@ class Space:
         return tuple(scaled(config, times) or config for config in (rung if _trains(rung) else rung + training))
 
     def recipes(self, torch: tuple[Config, ...], finish: Finish) -> tuple[Recipe, ...]:
-        """The recipes of one finish after some PyTorch techniques, best first."""
-        return tuple(Recipe(finish.target, torch if config is None else (*torch, config)) for config in finish.configs)
+        """The recipes of one finish after some PyTorch techniques, best first; the mended ones last."""
+        plain = tuple(Recipe(finish.target, torch if config is None else (*torch, config)) for config in finish.configs)
+        first = finish.configs[0]
+        if first is None or not _is_integer(first):
+            return plain
+        return (*plain, *(Recipe(finish.target, (*torch, config, first)) for config in self.mending))
 
     def digest(self, settings: Settings) -> str:
         """Of all that makes results comparable: this space, the goal, the machine, the tools. One study each."""
@@ -89,6 +99,7 @@ class Space:
                     for name, ladder in self.shapes.items()
                 },
                 "training": [config.document() for config in self.training],
+                "mending": [config.document() for config in self.mending],
                 "training_anew": [config.document() for config in self.training_anew],
                 "finishes": [
                     [finish.target, [None if config is None else config.document() for config in finish.configs]]
@@ -125,6 +136,7 @@ def make_space(bundle: Bundle, settings: Settings, analysis: Analysis | None = N
             targets.append(target)
     shaping: dict[str, Sequence[Config]] = {}
     training: list[Config] = []
+    mending: list[Config] = []
     finishes = [Finish(target, (None,)) for target in targets]
     for name in settings.optimize.techniques:
         technique = TECHNIQUES[name]
@@ -138,13 +150,16 @@ def make_space(bundle: Bundle, settings: Settings, analysis: Analysis | None = N
         elif technique.own_ladder:
             shaping[name] = [_seeded(config, settings.optimize.seed) for config in configs]
         else:
-            training.append(_seeded(configs[0], settings.optimize.seed))
+            (mending if technique.mends else training).append(_seeded(configs[0], settings.optimize.seed))
+    if not training:
+        # Where nothing else trains, it does.
+        training, mending = mending, []
     ladders = make_ladders(shaping, bundle, budget, findings, left_out)
     if training and not ladders:
         ladders[OWN_SHAPE] = ((),)
     fresh = any(_is_fresh(rung) for ladder in ladders.values() for rung in ladder)
     anew = tuple(_anew(config, bundle) for config in training) if fresh else ()
-    return Space(ladders, tuple(training), tuple(finishes), left_out, anew)
+    return Space(ladders, tuple(training), tuple(finishes), left_out, anew, tuple(mending))
 
 
 def make_ladders(
@@ -214,6 +229,11 @@ def _choices(
     except Exception as error:  # noqa: BLE001 - whatever an owner's model makes it raise: the others go on
         return f"it cannot work with this model: {reason_of(error)}", ()
     return "" if configs else "it has nothing to try here", configs
+
+
+def _is_integer(config: Config) -> bool:
+    technique = TECHNIQUES[config.technique]
+    return isinstance(technique, GraphTechnique) and technique.integer
 
 
 def _is_fresh(rung: tuple[Config, ...]) -> bool:

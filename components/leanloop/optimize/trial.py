@@ -4,7 +4,8 @@
    candidate that holds the accuracy, or none is within the goal's limits, nothing is trained.
 2. ``short``: a short training, to see hopeless shapes early, and to know how long the full one takes. A student that
    goes on learning is neither hopeless nor long in training, and skips it.
-3. ``full``: full training; then the files that were timed best are made, measured and scored.
+3. ``full``: full training; then the files that were timed best are made, measured and scored. Where integers alone are
+   to blame that they lose too much, what mends that (`TorchTechnique.mends`) trains on from there.
 
 What is found is kept in the store (``latencies/``, ``candidates/``, ``failures/``), and never done again, in a later
 run either.
@@ -25,7 +26,7 @@ from leanloop.core.errors import TrialError
 from leanloop.core.events import emit
 from leanloop.core.hardware import hardware_id
 from leanloop.core.settings import GoalSettings
-from leanloop.optimize.apply import make_files, make_prefix
+from leanloop.optimize.apply import Prefix, make_files, make_prefix
 from leanloop.optimize.candidate import (
     fail,
     failed_before,
@@ -39,7 +40,7 @@ from leanloop.optimize.candidate import (
 from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH, Job, Outcome, Plan, Status, Timed
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
-from leanloop.optimize.techniques import TECHNIQUES, TorchTechnique, Workshop
+from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop
 from leanloop.runtime import open_session
 
 COMPETITIVE = 1.15
@@ -94,13 +95,10 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
         if not workshop.bundle.metric.meets(short_metric, plan.short_floor):
             reason = f"hopeless: {short_metric:.4g} after a short training, {plan.short_floor:.4g} is asked for"
             return _stopped(FAILS, first, short_metric, reason, job, workshop)
-        left = plan.deadline - time.time()
-        if job.timeout_seconds:
-            left = min(left, _MOST_OF_THE_LIMIT * job.timeout_seconds - (time.monotonic() - started))
+        left = _seconds_left(plan, job, started)
         groups = fitted(groups, left / estimate)
         if not groups:
-            reason = f"{NO_TIME_LEFT}: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
-            return _stopped(NO_TIME, first, short_metric, reason, job, workshop)
+            return _stopped(NO_TIME, first, short_metric, _no_time(estimate, left), job, workshop)
         cut = groups[0][0] != first
         first = groups[0][0]
     emit("trial_rung", trial=job.trial, rung="full")
@@ -108,8 +106,11 @@ def _rungs(groups: list[Group], plan: Plan, job: Job, workshop: Workshop) -> Out
         make_prefix(first.torch, workshop)
     rows: tuple[TrialRow, ...] = ()
     for group in groups:
-        lines = _finish(group, plan, job, workshop)
-        cut = cut or (len(lines) < len(group) and not holds(lines[-1]))
+        if rows and _is_late(group, plan):
+            cut = True
+            continue
+        lines, cut_short = _finish(group, plan, job, workshop, started)
+        cut = cut or cut_short
         rows += lines
     # What fails after a training that was cut, or before all was tried, says nothing of the whole.
     failed = NO_TIME if cut else FAILS
@@ -135,7 +136,7 @@ def fitted(groups: Sequence[Group], share: float) -> list[Group]:
     if share >= 1:
         return list(groups)
     cut = [tuple(recipe.scaled(share) for recipe in group) for group in groups]
-    return [tuple(filter(None, group)) for group in cut if all(group)]
+    return [tuple(filter(None, group)) for group in cut if group[0]]
 
 
 def beside(rival: str, model: ModelFiles, folder: Path, job: Job, workshop: Workshop) -> float:
@@ -204,14 +205,72 @@ def _timed(status: Status, recipe: Recipe, timed: list[Timed], reason: str, job:
     return Outcome(status=status, rows=(line,))
 
 
-def _finish(group: Group, plan: Plan, job: Job, workshop: Workshop) -> tuple[TrialRow, ...]:
-    """The first recipe of a group; while there is time the next ones, until one holds the accuracy."""
+def _is_late(group: Group, plan: Plan) -> bool:
+    """Whether a group is not begun any more; the original's own files are, but for those that take minutes."""
+    technique = group[0].graph and TECHNIQUES[group[0].graph.technique]
+    lengthy = isinstance(technique, GraphTechnique) and technique.lengthy
+    return (bool(group[0].torch) or lengthy) and time.time() > plan.deadline
+
+
+def _finish(
+    group: Group, plan: Plan, job: Job, workshop: Workshop, started: float
+) -> tuple[tuple[TrialRow, ...], bool]:
+    """The first recipe of a group; while there is time the next ones, until one holds the accuracy.
+
+    Returns:
+        A row of each; whether time was short for one that might have held it.
+    """
     rows: list[TrialRow] = []
+    cut = False
     for recipe in group:
+        if rows and time.time() > plan.deadline:
+            return tuple(rows), True
+        if rows and recipe.torch != group[0].torch:
+            if not any(line.state == "complete" for line in rows) or not _floats_hold(group[0], job, workshop):
+                continue
+            estimate = _mending_seconds(recipe, job, workshop)
+            if estimate > (left := _seconds_left(plan, job, started)):
+                reason, cut = _no_time(estimate, left), True
+                rows.append(row(recipe, job, workshop, state="pruned", rung="short", reason=reason))
+                continue
         rows.append(finish_one(recipe, job, workshop))
-        if holds(rows[-1]) or time.time() > plan.deadline:
-            break
-    return tuple(rows)
+        if holds(rows[-1]):
+            return tuple(rows), False
+    return tuple(rows), cut
+
+
+def _floats_hold(recipe: Recipe, job: Job, workshop: Workshop) -> bool:
+    """Whether the trained module itself is within the goal, so that what its files lose is due to their integers."""
+    bundle, validation = workshop.bundle, workshop.bundle.split("validation")
+    originals = original_validation(workshop)
+    with working_on(None, job):
+        module = make_prefix(recipe.torch, workshop).module
+    metric = bundle.score(bundle.predict(module, validation), validation, originals)
+    limit = bundle.metric.limit(bundle.score(originals, validation, originals), job.goal.max_accuracy_drop)
+    return bundle.metric.meets(metric, limit)
+
+
+def _mending_seconds(recipe: Recipe, job: Job, workshop: Workshop) -> float:
+    """The seconds that the last training of a recipe is expected to take, after those before it."""
+    *before, last = recipe.torch
+    technique = TECHNIQUES[last.technique]
+    assert isinstance(technique, TorchTechnique)
+    assert technique.shorten is not None
+    with working_on(None, job):
+        short = make_prefix((*before, technique.shorten(last, workshop.bundle)), workshop)
+    return _SLOWER * _seconds_of((last,), short, workshop)
+
+
+def _seconds_left(plan: Plan, job: Job, started: float) -> float:
+    """Until a training must have ended: by the budget, and by the trial's own limit."""
+    left = plan.deadline - time.time()
+    if not job.timeout_seconds:
+        return left
+    return min(left, _MOST_OF_THE_LIMIT * job.timeout_seconds - (time.monotonic() - started))
+
+
+def _no_time(estimate: float, left: float) -> str:
+    return f"{NO_TIME_LEFT}: full training takes about {estimate:.0f} s, {max(left, 0):.0f} s are left"
 
 
 def _is_trained(recipe: Recipe, workshop: Workshop) -> bool:
@@ -225,7 +284,7 @@ def _short_training(recipe: Recipe, job: Job, workshop: Workshop) -> tuple[float
         prefix = make_prefix(short.torch, workshop)
     validation = bundle.split("validation")
     metric = bundle.score(bundle.predict(prefix.module, validation), validation, original_validation(workshop))
-    return metric, _SLOWER * prefix.seconds_per_sample * _work(recipe, workshop)
+    return metric, _SLOWER * _seconds_of(recipe.torch, prefix, workshop)
 
 
 def _stopped(status: Status, recipe: Recipe, short_metric: float, reason: str, job: Job, workshop: Workshop) -> Outcome:
@@ -233,10 +292,11 @@ def _stopped(status: Status, recipe: Recipe, short_metric: float, reason: str, j
     return Outcome(status=status, rows=(line,), short_metric=short_metric)
 
 
-def _work(recipe: Recipe, workshop: Workshop) -> float:
-    pairs = [(config, TECHNIQUES[config.technique]) for config in recipe.torch]
+def _seconds_of(configs: Sequence[Config], short: Prefix, workshop: Workshop) -> float:
+    """What trainings take, each by what a sample took in a short one of its technique."""
+    pairs = [(config, TECHNIQUES[config.technique]) for config in configs]
     return sum(
-        technique.work(config, workshop.bundle)
+        technique.work(config, workshop.bundle) * short.seconds_per_sample[technique.name]
         for config, technique in pairs
         if isinstance(technique, TorchTechnique) and technique.work is not None
     )

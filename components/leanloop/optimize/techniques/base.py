@@ -122,6 +122,7 @@ class TorchTechnique:
         continues: It takes what the store keeps of the techniques before it: its configs share their training.
         own_ladder: Its choices, from mild to strong, are shapes of their own that train themselves: no other training
             follows them.
+        mends: It trains on from the other trainings, and is worth it only where files lose too much without it.
         fresh: The networks that it gives have fresh weights.
         anew: Of what trains, the config that suits a network with fresh weights; None where it is the same.
     """
@@ -141,6 +142,7 @@ class TorchTechnique:
     before: Sequence[str] = ()
     continues: bool = False
     own_ladder: bool = False
+    mends: bool = False
     fresh: bool = False
     anew: Callable[[Any, Bundle], Config] | None = None
 
@@ -163,6 +165,8 @@ class GraphTechnique:
         apply: See `ApplyGraph`.
         draft: A config that gives files as fast and as large at less cost, with answers nobody reads.
         informed: Gives the configs instead of `choices`, where goal or analysis decide which are best.
+        integer: Its files compute on integers.
+        lengthy: It makes files many times over, and takes minutes.
     """
 
     name: str
@@ -173,6 +177,8 @@ class GraphTechnique:
     apply: ApplyGraph
     draft: Callable[[Any], Config] = lambda config: config
     informed: Callable[[Bundle, float, Findings], Sequence[Config]] | None = None
+    integer: bool = True
+    lengthy: bool = False
     trains: bool = field(default=False, init=False)
 
 

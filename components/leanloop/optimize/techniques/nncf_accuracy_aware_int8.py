@@ -123,5 +123,6 @@ TECHNIQUES.register(NncfAccuracyAwareInt8Config.technique)(
         apply=quantise,
         informed=by_goal,
         draft=lambda config: replace(config, samples=20, bias_correction="fast", max_drop=0.99),
+        lengthy=True,
     )
 )

@@ -52,5 +52,6 @@ TECHNIQUES.register(OpenVinoBf16Config.technique)(
         why_not=why_not,
         choices=choices,
         apply=convert,
+        integer=False,
     )
 )

@@ -164,5 +164,6 @@ TECHNIQUES.register(OrtAccuracyAwareInt8Config.technique)(
         apply=quantise,
         informed=by_goal,
         draft=lambda config: replace(config, samples=_DRAFT_SAMPLES, max_drop=0.99),
+        lengthy=True,
     )
 )

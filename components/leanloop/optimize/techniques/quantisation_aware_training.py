@@ -134,5 +134,7 @@ TECHNIQUES.register(QuantisationAwareTrainingConfig.technique)(
         prepare=distillation.teacher_outputs,
         work=distillation.work,
         scale=distillation.scale,
+        continues=True,
+        mends=True,
     )
 )
