@@ -46,7 +46,7 @@ def test_that_a_trial_was_released_meanwhile_is_told_in_one_way(
 @pytest.mark.parametrize("values", [[1.0], [1.0, 2.0, math.nan]])
 def test_values_that_are_none_are_told_as_that(study: optuna.Study, values: list[float]) -> None:
     trial = study.ask()
-    with pytest.raises(ValueError, match="number of the values|not acceptable") as told:
+    with pytest.raises(ValueError, match=r"number of the values|not acceptable") as told:
         end(study, trial, values, TrialState.COMPLETE)
     assert not isinstance(told.value, UpdateFinishedTrialError)
 
