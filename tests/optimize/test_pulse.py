@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from leanloop.core.store import Store
+from leanloop.optimize import pulse as pulse_module
 from leanloop.optimize.pulse import Pulse
 
 
@@ -78,3 +79,91 @@ def test_one_that_never_came_is_dead_in_time_and_lives_when_it_comes(store: Stor
     assert becomes(lambda: mine.is_dead(1))
     with make(store, 1):
         assert becomes(lambda: not mine.is_dead(1))
+
+
+class Others:
+    """A clock that stands still but for what is slept, and what other workers do at its times."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._store, self._now = store, 0.0
+        self._plans: dict[int, Callable[[float], dict[str, object] | None]] = {}
+        self.sleep(0)
+        monkeypatch.setattr(pulse_module, "time", self)
+
+    def does(self, worker: int, *, until: float, ends: bool = False, again: float = float("inf")) -> None:
+        """A worker beats every second until then, when it ends its work or dies; one that died may come again."""
+
+        def beat(now: float) -> dict[str, object]:
+            if now >= again:
+                return {"process": "second", "count": int(now), "ended": False}
+            return {"process": "first", "count": int(min(now, until)), "ended": ends and now >= until}
+
+        self._plans[worker] = beat
+        self.sleep(0)
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        for worker, beat in self._plans.items():
+            self._store.put_json(f"studies/study/pulse/{worker}.json", beat(self._now))
+
+    def brought(self, worker: int, workers: int) -> set[int]:
+        """By a worker that looked once before its last trial, of a minute, and comes to its end then."""
+        pulse = Pulse(self._store, "study", worker)
+        assert pulse.dead(workers) == set()
+        self.sleep(60.0)
+        return pulse.brought_here(workers)
+
+
+@pytest.fixture
+def others(store: Store, monkeypatch: pytest.MonkeyPatch) -> Others:
+    return Others(store, monkeypatch)
+
+
+FOR_EVER = float("inf")
+
+
+def test_one_that_died_during_the_last_trial_is_known_as_dead_at_the_end(others: Others) -> None:
+    others.does(1, until=30.0)
+    assert others.brought(0, workers=2) == {0, 1}
+    assert others.monotonic() < 60.0 + 30.0 + 3.0, "it waits no longer than it takes to tell"
+
+
+def test_who_lives_brings_its_own(others: Others) -> None:
+    others.does(0, until=FOR_EVER)
+    others.does(2, until=FOR_EVER)
+    assert others.brought(1, workers=3) == {1}
+    assert others.monotonic() < 60.0 + 3.0, "a beat of each is all that is waited for"
+
+
+def test_a_lonely_worker_waits_for_nobody(others: Others) -> None:
+    assert others.brought(0, workers=1) == {0}
+    assert others.monotonic() == 60.0
+
+
+def test_the_heir_is_not_one_that_has_ended_and_written_already(others: Others) -> None:
+    others.does(0, until=20.0, ends=True)
+    others.does(1, until=30.0)
+    others.does(3, until=FOR_EVER)
+    assert others.brought(2, workers=4) == {1, 2}
+
+
+def test_the_heir_is_the_lowest_that_is_at_work(others: Others) -> None:
+    others.does(0, until=FOR_EVER)
+    others.does(1, until=30.0)
+    assert others.brought(2, workers=3) == {2}
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_one_that_was_at_work_may_have_ended_or_died_until_another_is_known_as_dead(others: Others, ends: bool) -> None:
+    """Worker 0 saw worker 1 alive, and ended (or died) while we still waited for the proof that worker 1 is not."""
+    others.does(0, until=65.0, ends=ends)
+    others.does(1, until=59.0)
+    assert others.brought(2, workers=3) == ({1, 2} if ends else {0, 1, 2})
+
+
+def test_one_that_comes_again_while_it_is_waited_for_brings_its_own(others: Others) -> None:
+    others.does(1, until=30.0, again=75.0)
+    assert others.brought(0, workers=2) == {0}

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 import safetensors.torch
+from optuna.trial import TrialState
 
 from leanloop.bundle import Bundle, pack
 from leanloop.core.contracts import Analysis, Candidate, Candidates, TrialRow
@@ -24,7 +25,7 @@ from leanloop.core.errors import (
     TimeLimitError,
     TrialError,
 )
-from leanloop.core.events import read_events
+from leanloop.core.events import listening, read_events
 from leanloop.core.settings import GoalSettings, Settings, parse_settings
 from leanloop.core.store import Store
 from leanloop.optimize import Recipe, Workshop, finalists, holds, rebuild, search_worker
@@ -33,10 +34,10 @@ from leanloop.optimize.candidate import accuracy_held, fail, failed_before, fini
 from leanloop.optimize.objective import HOLDS_ACCURACY, HOLDS_GOLDEN, LOSES, objective, within_limits
 from leanloop.optimize.plan import FAILS, NO_TIME, Job, Outcome, Plan, Timed
 from leanloop.optimize.pulse import Pulse
-from leanloop.optimize.sampler import STATUS
+from leanloop.optimize.sampler import MARGIN, STATUS, point_of
 from leanloop.optimize.search import SHORT, Search, charged, short_floor
 from leanloop.optimize.space import Space, make_space
-from leanloop.optimize.study import ask, open_study, store_url
+from leanloop.optimize.study import ask, open_study, release_dead, store_url
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
 from leanloop.optimize.techniques.ort_static_int8 import OrtStaticInt8Config
@@ -259,6 +260,37 @@ def test_a_training_that_ran_into_a_limit_says_nothing_of_the_accuracy(
     search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), settings, tmp_path / "out", 0)
     study = open_study(settings, make_space(bundle, settings), bundle.manifest.digest)
     assert {trial.user_attrs[STATUS] for trial in study.get_trials()} == {NO_TIME}
+
+
+def test_a_trial_that_is_released_while_its_end_is_written_is_lost_and_the_search_goes_on(
+    bundle: Bundle, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker took this one for dead in the moment before its trial's values are told."""
+    note, lost = optuna.Trial.set_user_attr, list[int]()
+
+    def released_after(trial: optuna.Trial, key: str, value: object) -> None:
+        note(trial, key, value)
+        if key == MARGIN and not lost:
+            lost.append(trial.number)
+            assert release_dead(trial.study, lambda _: True) == lost
+
+    monkeypatch.setattr(optuna.Trial, "set_user_attr", released_after)
+    monkeypatch.setattr(search_module, "run_plan", lambda *_: Outcome(status=NO_TIME, rows=(_row(),)))
+    document = small.model_dump(mode="json")
+    document["optimize"] |= {"max_trials": 3, "workers": 1}
+    document["workspace"] = str(tmp_path)
+    settings = parse_settings(document, source="test")
+    with listening("trial_lost") as heard, listening("study_begun_anew") as anew:
+        search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "out", 0)
+        assert heard == [{"trial": lost[0]}]
+        trials = open_study(settings, make_space(bundle, settings), bundle.manifest.digest).get_trials()
+        assert [trial.state for trial in trials if trial.number in lost] == [TrialState.FAIL]
+        assert [trial.number for trial in trials if point_of(trial) == point_of(trials[lost[0]])] == [lost[0], 1]
+        assert anew == []
+        document["goal"]["batch_size"] = 3
+        settings = parse_settings(document, source="test")
+        search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "anew", 0)
+        assert ["What differs: goal." in event["reason"] for event in anew] == [True]
 
 
 def _job(bundle: Bundle, root: Path, *, batch_size: int = 1, seconds: float = 0.0, memory: int = 0) -> Job:

@@ -77,6 +77,57 @@ def test_no_trial_is_lost_or_doubled(shared: Settings, bundle: Bundle, tmp_path:
     assert all((tmp_path / "0" / identity / "candidate.json").exists() for identity in found.candidates)
 
 
+_PLAYED = """
+import functools, time
+from leanloop.core.errors import TrialError
+from leanloop.optimize import Recipe, search, study
+from leanloop.optimize.plan import FAILS, Outcome
+
+search.Pulse = functools.partial(search.Pulse, beat_seconds=0.2, dead_after_seconds=3.0)
+trials = []
+
+def played(child, job, plan):
+    trials.append(job.trial)
+    if not {quick} or len(trials) > 1:
+        while not Path({go!r}).exists():
+            time.sleep(0.05)
+        study.Clock.left = lambda self: 0.0
+    recipe = Recipe.from_record(plan.groups[0][0])
+    row = search.failed_row(recipe, Bundle(Path(job.bundle)), job.trial, 0.1, TrialError("as played"))
+    return Outcome(status=FAILS, rows=(row,))
+
+search.run_plan = played
+"""
+
+
+def test_what_a_killed_worker_had_finished_is_kept_where_the_budget_ends_the_search(
+    shared: Settings, bundle: Bundle, tmp_path: Path
+) -> None:
+    """It dies during the other's last trial, after which nobody looks for it again but at the very end."""
+    document = shared.model_dump(mode="json")
+    document["optimize"]["seed"] += 1  # a study of its own
+    settings, events, go = parse_settings(document, source="test"), tmp_path / "events.jsonl", tmp_path / "go"
+    workers = [
+        start_worker(bundle, settings, tmp_path, worker, events, _PLAYED.format(quick=worker == 1, go=str(go)))
+        for worker in range(2)
+    ]
+    deadline = time.monotonic() + 120
+    while True:
+        told = [(event["kind"], event.get("worker")) for event in read_events(events)[0]]
+        if ("trial_finished", 1) in told and ("trial_started", 0) in told:
+            break
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
+    os.kill(workers[1].pid, signal.SIGKILL)
+    workers[1].wait()
+    go.touch()
+    assert workers[0].wait(120) == 0
+    trials = open_study(settings, make_space(bundle, settings), bundle.manifest.digest).get_trials()
+    finished = {trial.number: trial.user_attrs[WORKER] for trial in trials if trial.state == TrialState.PRUNED}
+    assert set(finished.values()) == {0, 1}
+    assert {row.trial for row in Candidates.load(tmp_path / "0").trials} == set(finished)
+
+
 def test_a_wrong_database_is_told(shared: Settings, bundle: Bundle) -> None:
     document = shared.model_dump(mode="json")
     document["optimize"]["storage"] = "postgresql://leanloop@127.0.0.1:1/none"

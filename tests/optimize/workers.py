@@ -19,15 +19,18 @@ from leanloop.core.events import step_events
 from leanloop.core.settings import Settings
 from leanloop.optimize import search_worker
 
-bundle, settings, destination, worker = sys.argv[1:]
+bundle, settings, destination, worker, before = sys.argv[1:]
+exec(before)
 analysis = Analysis.model_construct(metric=1.0, sensitivity=())
 with step_events("optimize", int(worker)):
     search_worker(Bundle(Path(bundle)), analysis, Settings.from_json(settings), Path(destination), int(worker))
 """
 
 
-def start_worker(bundle: Bundle, settings: Settings, root: Path, worker: int, events: Path) -> subprocess.Popen[bytes]:
-    """Start a worker that writes into ``root/<worker>`` and reports to ``events``."""
-    arguments = [str(bundle.folder), settings.to_json(), str(root / str(worker)), str(worker)]
+def start_worker(
+    bundle: Bundle, settings: Settings, root: Path, worker: int, events: Path, before: str = ""
+) -> subprocess.Popen[bytes]:
+    """Start a worker that writes into ``root/<worker>`` and reports to ``events``; ``before`` is code to run first."""
+    arguments = [str(bundle.folder), settings.to_json(), str(root / str(worker)), str(worker), before]
     environment = {**os.environ, "LEANLOOP_EVENTS": str(events), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen([sys.executable, "-c", _CODE, *arguments], env=environment)

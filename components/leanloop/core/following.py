@@ -43,6 +43,9 @@ class _Board:
                 self._progress.stop_task(self._bars[step])
             case "selected":
                 self._progress.console.print(f"  {event['reason']}", markup=False, highlight=False)
+            case "study_begun_anew":
+                warning = f"  Warning: {event['reason']}"
+                self._progress.console.print(warning, style="yellow", markup=False, highlight=False)
 
     def _update(self, step: str, what: str) -> None:
         shares = self._workers[step].values()

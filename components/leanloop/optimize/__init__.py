@@ -10,7 +10,7 @@ from __future__ import annotations
 from leanloop.optimize.apply import make_files, rebuild
 from leanloop.optimize.candidate import replay
 from leanloop.optimize.feasibility import check_feasible
-from leanloop.optimize.finalists import Finalist, finalists
+from leanloop.optimize.finalists import Finalist, all_rows, finalists
 from leanloop.optimize.interactive import Best, Result, optimize
 from leanloop.optimize.objective import holds
 from leanloop.optimize.recipe import Recipe, prefix_id, recipe_id
@@ -44,6 +44,7 @@ __all__ = [
     "Result",
     "TorchTechnique",
     "Workshop",
+    "all_rows",
     "check_feasible",
     "finalists",
     "fine_tuning",

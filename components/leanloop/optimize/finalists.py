@@ -55,6 +55,20 @@ def finalists(folders: Sequence[Path], settings: Settings) -> list[Finalist]:
     return chosen
 
 
+def all_rows(workers: Sequence[Candidates]) -> tuple[TrialRow, ...]:
+    """The trials' log lines of all workers.
+
+    What two brought is listed once: a worker that took long to start again was taken for dead, and another brought what
+    it had finished, too.
+    """
+    found: list[TrialRow] = []
+    known: set[tuple[int, str]] = set()
+    for worker in workers:
+        found += [row for row in worker.trials if (row.trial, row.candidate_id) not in known]
+        known |= {(row.trial, row.candidate_id) for row in worker.trials}
+    return tuple(found)
+
+
 def _rank(
     pair: tuple[Finalist, TrialRow], all_pairs: Sequence[tuple[Finalist, TrialRow]], settings: Settings
 ) -> tuple[int, bool, float]:

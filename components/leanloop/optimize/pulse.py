@@ -62,16 +62,52 @@ class Pulse:
         """
         if worker == self._worker:
             return False
-        beat, now = self._store.get_json(self._key(worker)), time.monotonic()
+        beat, now = self._last(worker), time.monotonic()
         before, since = self._seen.get(worker, (None, None))
         if since is None or beat != before:
             self._seen[worker] = (beat, now)
             return False
-        return now - since > self._dead_after and not (beat or {}).get("ended")
+        return now - since > self._dead_after and not _has_ended(beat)
 
     def dead(self, workers: int) -> set[int]:
         """Those of so many workers that are dead."""
         return {worker for worker in range(workers) if self.is_dead(worker)}
+
+    def brought_here(self, workers: int) -> set[int]:
+        """Whose finished trials this worker brings at its end: its own and, as the heir, those of the dead.
+
+        The heir is the lowest worker that lives and is still at work: who has ended has written already. A look now
+        and then, between two trials, cannot tell: so the others are watched here until each has beaten again, has
+        ended or is dead.
+
+        Args:
+            workers: How many there are.
+        """
+        known: set[int] = set()
+        while True:
+            at_work, dead = self._watched(workers)
+            if dead <= known:
+                break
+            # Telling a death takes so long that who was at work before may have ended, or died, meanwhile.
+            known = dead
+        return {self._worker, *dead} if self._worker == min(at_work) else {self._worker}
+
+    def _watched(self, workers: int) -> tuple[set[int], set[int]]:
+        """The workers that are at work, this one among them, and the dead: each was seen to be so since the call."""
+        at_work, unclear = {self._worker}, set(range(workers)) - {self._worker}
+        first = {worker: self._last(worker) for worker in unclear}
+        while True:
+            dead = self.dead(workers)
+            for worker in sorted(unclear):
+                beat = self._last(worker)
+                if worker in dead or _has_ended(beat):
+                    unclear.discard(worker)
+                elif beat != first[worker]:
+                    unclear.discard(worker)
+                    at_work.add(worker)
+            if not unclear:
+                return at_work - dead, dead
+            time.sleep(self._beat_seconds / 2)
 
     def _beat(self) -> None:
         process, count, ended = uuid.uuid4().hex, 0, False
@@ -84,5 +120,13 @@ class Pulse:
                     emit("pulse_missed", worker=self._worker, reason=f"{type(error).__name__}: {error}")
             count += 1
 
+    def _last(self, worker: int) -> dict[str, Any] | None:
+        beat: dict[str, Any] | None = self._store.get_json(self._key(worker))
+        return beat
+
     def _key(self, worker: int) -> str:
         return f"studies/{self._study}/pulse/{worker}.json"
+
+
+def _has_ended(beat: dict[str, Any] | None) -> bool:
+    return bool(beat and beat["ended"])

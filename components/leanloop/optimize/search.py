@@ -22,6 +22,7 @@ from leanloop.core.files import read_json
 from leanloop.core.hardware import usable_cores
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
+from leanloop.optimize.begun import note_study
 from leanloop.optimize.candidate import CURRENT, fail, reason_of
 from leanloop.optimize.objective import holds, objective, within_limits
 from leanloop.optimize.plan import DUPLICATE, FAILS, NO_TIME, Job, Outcome, Plan
@@ -29,7 +30,7 @@ from leanloop.optimize.pulse import Pulse
 from leanloop.optimize.recipe import Recipe, recipe_id
 from leanloop.optimize.sampler import MARGIN, STATUS, first_shape, next_point, point_of
 from leanloop.optimize.space import PROBE, Space, make_space
-from leanloop.optimize.study import Clock, ask, left_behind, mine, open_study, release_dead, store_url
+from leanloop.optimize.study import Clock, ask, end, left_behind, mine, open_study, release_dead, store_url
 from leanloop.optimize.warm_start import recall, remember
 
 ROWS, SHORT = "rows", "short"
@@ -73,16 +74,16 @@ def search_worker(bundle: Bundle, analysis: Analysis, settings: Settings, destin
     space = make_space(bundle, settings, analysis)
     study = open_study(settings, space, bundle.manifest.digest)
     workers, store = settings.optimize.workers, Store(store_url(settings))
+    if worker == 0:
+        note_study(study.study_name, space, settings, bundle.manifest.digest, store)
     if (held := recall(study, space, bundle, settings.goal, store)) is not None:
         emit("warm_start", strength=held)
     release_dead(study, left_behind(worker, workers))
     with Pulse(store, study.study_name, worker) as pulse:
         cut = Search(bundle, analysis, settings, space, study, destination / "trials", worker, pulse).run()
-        dead = pulse.dead(workers)
-    remember(study, space, bundle, settings.goal, store)
-    # What a dead worker had finished is the first living one's to bring.
-    heir = min(set(range(workers)) - dead)
-    brought = {worker, *dead} if worker == heir else {worker}
+        remember(study, space, bundle, settings.goal, store)
+        # The last thing before the pulse ends: who has ended without the rows of a dead one will not bring them.
+        brought = pulse.brought_here(workers)
     rows = [row for one in sorted(brought) for trial in mine(study, one) for row in rows_of(trial)]
     left_out = {**space.left_out, **({"further trials": cut} if cut else {})}
     return write_candidates(bundle, store, rows, left_out, destination, worker)
@@ -175,8 +176,10 @@ class Search:
             # A training that ran into the trial's limits says nothing of the accuracy that it would have reached; what
             # is stronger takes less of either.
             status = NO_TIME if isinstance(error, (TimeLimitError, MemoryLimitError)) else FAILS
-            recipe, spent = self._groups(trial)[0][0], time.monotonic() - started
-            outcome = Outcome(status=status, rows=(failed_row(recipe, self._bundle, trial.number, spent, error),))
+            recipe, late = self._groups(trial)[0][0], time.monotonic() - started
+            outcome = Outcome(status=status, rows=(failed_row(recipe, self._bundle, trial.number, late, error),))
+        # Without what it waits for the study, which another worker may hold.
+        seconds = time.monotonic() - started
         trial.set_user_attr(STATUS, outcome.status)
         trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
         trial.set_user_attr(SHORT, outcome.short_metric)
@@ -185,12 +188,12 @@ class Search:
         if done:
             self._tell(trial, min(done, key=lambda row: (not holds(row), objective(row, self._goal))))
         else:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            end(self._study, trial, state=TrialState.PRUNED)
         emit(
             "trial_finished",
             trial=trial.number,
             status=outcome.status,
-            seconds=round(time.monotonic() - started, 2),
+            seconds=round(seconds, 2),
             candidates=[row.candidate_id for row in done],
             reason=outcome.rows[-1].reason,
         )
@@ -206,7 +209,7 @@ class Search:
         if self._goal.max_size_bytes is not None:
             trial.set_constraint("size_bytes", best.size_bytes - self._goal.max_size_bytes)
         drop = self._bundle.metric.drop(self._original_metric, best.metric)
-        self._study.tell(trial, [best.latency_ms, drop, best.size_bytes])
+        end(self._study, trial, [best.latency_ms, drop, best.size_bytes])
 
     def _margin(self, rows: Sequence[TrialRow]) -> float | None:
         """How much better the best metric of some candidates is than the goal's limit; None without candidates."""

@@ -6,13 +6,14 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -90,7 +91,11 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
         if not waiting and next_point(space, study.get_trials(deepcopy=False)) is None:
             return None
         trial = study.ask(distributions(space))
-        trial.set_user_attr(WORKER, worker)
+        try:
+            trial.set_user_attr(WORKER, worker)
+        except UpdateFinishedTrialError:
+            # Unsigned for so long, it was taken for a dead worker's; its point is in the queue again.
+            continue
         earlier = [
             other
             for other in study.get_trials(deepcopy=False)
@@ -98,9 +103,34 @@ def ask(study: optuna.Study, space: Space, worker: int) -> optuna.Trial | None:
         ]
         if not earlier:
             return trial
-        trial.set_user_attr(STATUS, DUPLICATE)
-        study.tell(trial, state=TrialState.PRUNED)
+        with suppress(UpdateFinishedTrialError):  # another worker took us for dead and has released it
+            trial.set_user_attr(STATUS, DUPLICATE)
+            end(study, trial, state=TrialState.PRUNED)
     raise TrialError("The search goes round in circles: it asks for what is known.", value=point_of(trial))
+
+
+def end(
+    study: optuna.Study, trial: optuna.Trial, values: Sequence[float] | None = None, state: TrialState | None = None
+) -> None:
+    """End a trial with its objectives' values, or in a state without any.
+
+    Args:
+        study: The trial's.
+        trial: Of this worker.
+        values: In the order of `OBJECTIVES`.
+        state: Where there are no values.
+
+    Raises:
+        UpdateFinishedTrialError: It has been ended already, by a worker that took this one for dead.
+    """
+    try:
+        study.tell(trial, values, state)
+    except ValueError as error:
+        # Where Optuna looks before it writes it has a plain ValueError for an ended trial, as for values that are none.
+        trials = study.get_trials(deepcopy=False)
+        if any(one.number == trial.number and one.state.is_finished() for one in trials):
+            raise UpdateFinishedTrialError(str(error)) from error
+        raise
 
 
 def release_dead(study: optuna.Study, is_dead: Callable[[int], bool]) -> list[int]:
@@ -119,7 +149,8 @@ def release_dead(study: optuna.Study, is_dead: Callable[[int], bool]) -> list[in
         if not (_is_unsigned(trial) if owner is None else is_dead(owner)):
             continue
         # Of two workers that see it at once, both may queue the point: the second draw of it is given up in `ask`.
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        with suppress(UpdateFinishedTrialError):  # ended in the very moment between Optuna's look and its writing
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         if point := point_of(trial):
             study.enqueue_trial(as_params(point))
         released.append(trial.number)

@@ -39,7 +39,7 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
     with step_events("convert"):
         from leanloop.bundle import Bundle
         from leanloop.convert import baselines
-        from leanloop.optimize import TECHNIQUES, finalists, left_alone
+        from leanloop.optimize import TECHNIQUES, all_rows, finalists, left_alone
 
         opened, chosen = Bundle(bundle), finalists(candidates, settings)
         workers = [Candidates.load(folder) for folder in candidates]
@@ -66,7 +66,7 @@ def run(settings: Settings, *, bundle: Path, candidates: Sequence[Path], artifac
                 left_out={technique: why for worker in workers for technique, why in worker.left_out.items()},
                 left_alone=left_alone.together(one for worker in workers for one in worker.left_alone),
                 not_asked_for=tuple(sorted(set(TECHNIQUES) - set(settings.optimize.techniques))),
-                trials=tuple(row for worker in workers for row in worker.trials),
+                trials=all_rows(workers),
                 challenge=challenge,
             ).save(folder)
 
