@@ -124,9 +124,8 @@ def judge(text: Mapping[str, Any]) -> list[Line]:
         bar = FASTER if batch == 1 else None
         lines.append(over_the_best(record, WINNER, able, batch, f"text encoder, batch {batch}", bar))
     kept = record.kept_percent(WINNER) if WINNER in record else 0.0
+    lines.append(Figure("text encoder: cosine of ours", kept, "%", at_least=COSINE))
     memory = text["ours"]["peak_memory_bytes"] / GIB
-    return [
-        *lines,
-        Figure("text encoder: cosine of ours", kept, "%", at_least=COSINE),
-        Figure("text encoder: peak memory of calibration and search", memory, "GiB", at_most=3),
-    ]
+    if memory:  # nothing is known of a search that broke off
+        lines.append(Figure("text encoder: peak memory of calibration and search", memory, "GiB", at_most=3))
+    return lines

@@ -43,9 +43,11 @@ class PeakMemory:
 
     def _sample(self) -> None:
         own = psutil.Process()
-        while not self._ended.wait(SECONDS):
+        ended = False
+        while not ended:
             together = 0
             for process in (*([own] if self._own else []), *own.children(recursive=True)):
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since the list was made
                     together += process.memory_full_info().pss
             self.bytes = max(self.bytes, together)
+            ended = self._ended.wait(SECONDS)

@@ -67,26 +67,25 @@ def data(name: str, file: Path, batch: int, after: str) -> dict[str, Any]:
     }
 
 
-class Cosine(AccuracyBase):
-    """The mean cosine to the original's answers, in the place of accuracy: Olive 0.13 cannot store metrics of others.
+def keep_cosine(work: Path) -> None:
+    """Judge by the mean cosine from now on, in the place of accuracy; the original's answers become the labels.
 
-    It names them in a list of its own, and fails to write down a "custom" one.
+    Olive 0.13 names its metrics in a list that takes no others, and fails to write down a "custom" one.
     """
 
-    name: str | None = "accuracy_score"
+    # Olive knows it by its name as soon as the class is there: where there are labels, it must not be.
+    class Cosine(AccuracyBase):
+        name: str | None = "accuracy_score"
 
-    def measure(self, model_output: Any, target: torch.Tensor) -> float:
-        return float(torch.nn.functional.cosine_similarity(model_output.preds, target, dim=-1).mean())
+        def measure(self, model_output: Any, target: torch.Tensor) -> float:
+            return float(torch.nn.functional.cosine_similarity(model_output.preds, target, dim=-1).mean())
 
-
-def keep_cosine(work: Path) -> None:
-    """Judge by the cosine from now on; the original's answers become the labels."""
     with np.load(work / "validation.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     session = onnxruntime.InferenceSession(str(work / "model.onnx"), providers=["CPUExecutionProvider"])
     (work / "answered.npz").unlink(missing_ok=True)
     np.savez(work / "answered.npz", allow_pickle=False, **arrays, target=session.run(None, arrays)[0])
-    AccuracyBase.registry["accuracy_score"] = Cosine
+    assert AccuracyBase.registry["accuracy_score"] is Cosine
 
 
 def main(work: Path, batch: int, drop: float, seconds: int) -> None:
