@@ -78,6 +78,16 @@ def stage(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dic
     return found
 
 
+def timed(measure: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """The same, with the seconds that it took."""
+
+    def run() -> dict[str, Any]:
+        started = time.monotonic()
+        return {**measure(), "bench_seconds": time.monotonic() - started}
+
+    return run
+
+
 def run_line(workspace: Path, params: str, batch_size: int | None, ports: Mapping[str, str] = PORTS) -> dict[str, Any]:
     """One whole ``leanloop run`` in a workspace of its own, and what it released."""
     from leanloop.core.contracts import Verdict

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from apart import reason_of
 from torch import nn
 
+from leanloop.benchmark.latency import batch_of
 from leanloop.bundle import Arrays, Bundle, tensors
+from leanloop.runtime import Session
+
+COMPILED = "torch.compile"
 
 _FORMATS = (torch.contiguous_format, torch.channels_last)
 
@@ -56,6 +62,21 @@ class CompiledSession:
     def close(self) -> None:
         """Forget what was compiled."""
         torch.compiler.reset()
+
+
+@contextmanager
+def compiled_or_reason(bundle: Bundle) -> Iterator[tuple[dict[str, Session], dict[str, str]]]:
+    """`COMPILED` as an open session; where it cannot be compiled, why not."""
+    session = CompiledSession(bundle, threads=1)
+    try:
+        try:
+            session.run(batch_of(bundle.samples, 1))
+        except Exception as error:  # noqa: BLE001 - a compiler's failure is a peer's result
+            yield {}, {COMPILED: reason_of(error)}
+        else:
+            yield {COMPILED: session}, {}
+    finally:
+        session.close()
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -6,11 +6,15 @@ What a record of a contest holds is plain JSON, so that an interrupted bench goe
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from apart import reason_of
+from figures import Figure, Remark
 
 from leanloop.benchmark import compare_latency
 from leanloop.benchmark.statistics import ratio_interval
@@ -69,34 +73,44 @@ def contest(
         others: Open models that are no files of ours.
 
     Returns:
-        By name: bytes, the metric on ``test``, the runtime's description, and per batch size the blocks' medians.
+        By name: bytes, the metric on ``test``, the runtime's description, and per batch size the blocks' medians; and
+        what could not be run, with the reason.
     """
     test = bundle.split("test")
     reference = None if bundle.metric.needs_labels else original_outputs(bundle, test)
     found: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     with ExitStack() as stack:
-        sessions: dict[str, Session] = dict(others or {})
-        for name, entrant in entrants.items():
-            session = open_session(entrant.model, entrant.folder, threads=threads, bundle=bundle)
-            stack.callback(session.close)
+        sessions: dict[str, Session] = {}
+        for name in (*(others or {}), *entrants):
+            try:
+                if name in entrants:
+                    entrant = entrants[name]
+                    session = open_session(entrant.model, entrant.folder, threads=threads, bundle=bundle)
+                    stack.callback(session.close)
+                else:
+                    session = (others or {})[name]
+                metric = bundle.score(predict(session, test, outputs=bundle.manifest.outputs), test, reference)
+                if not math.isfinite(metric):
+                    raise ValueError(f"its metric is {metric}")
+            except Exception as error:
+                if name == EAGER:
+                    raise
+                failed[name] = reason_of(error)
+                continue
             sessions[name] = session
-        for name, session in sessions.items():
-            outputs = predict(session, test, outputs=bundle.manifest.outputs)
-            found[name] = {
-                "metric": bundle.score(outputs, test, reference),
-                "runtime": session.description,
-                "p50_ms": {},
-                "blocks_ms": {},
-            }
+            found[name] = {"metric": metric, "runtime": session.description, "p50_ms": {}, "blocks_ms": {}}
         settings = BenchmarkSettings(batch_sizes=BATCHES, blocks=BLOCKS)
         for name, measured in compare_latency(sessions, bundle.samples, settings, BATCHES).items():
             for one in measured:
                 found[name]["p50_ms"][str(one.batch_size)] = one.p50_ms.model_dump()
                 found[name]["blocks_ms"][str(one.batch_size)] = list(one.block_medians_ms)
-    for name, entrant in entrants.items():
+    for name in found.keys() & entrants.keys():
+        entrant = entrants[name]
         found[name] |= {"size_bytes": entrant.model.size_bytes, "packed_bytes": entrant.packed_bytes}
     return {
         "models": found,
+        "failed": failed,
         "original": {"size_bytes": bundle.manifest.weights_bytes, "packed_bytes": gzipped(bundle.weights)},
         "samples": len(test),
         "cores": usable_cores(),
@@ -108,6 +122,15 @@ class Record:
     """Reads what `contest` found."""
 
     found: Mapping[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a model took part."""
+        return name in self.found["models"]
+
+    def remark(self, words: str, made: Mapping[str, Any] | None = None, *, key: str) -> Remark:
+        """What is said of a model that took no part: why it could not be run, or was not made."""
+        reason = self.found["failed"].get(key) or (made or {}).get("reason") or "it was not there"
+        return Remark(f"{words}: nothing that can be measured: {reason}")
 
     def times_faster(self, name: str, other: str, batch: int) -> Interval:
         """How many times as long as one model's call another's takes; paired over the blocks of a round."""
@@ -130,3 +153,16 @@ class Record:
     def runtime(self, name: str) -> str:
         """Such as ``openvino``: by its description."""
         return str(self.found["models"][name]["runtime"]["runtime"]).split()[0]
+
+
+def over_the_best(
+    record: Record, winner: str, able: Sequence[str], batch: int, words: str, at_least: float | None
+) -> Figure:
+    """How many times faster a winner is than the best of others; 0 where there is no winner, or nobody to beat."""
+    if winner not in record:
+        return Figure(f"{words}: no winner, so times faster than the best peer", 0.0, "x", at_least=at_least)
+    if not able:
+        return Figure(f"{words}: no peer holds the accuracy, so times faster", 0.0, "x", at_least=at_least)
+    best = min(able, key=lambda name: record.p50_ms(name, batch))
+    faster = record.times_faster(winner, best, batch).value
+    return Figure(f"{words}: times faster than {best}", faster, "x", at_least=at_least)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from figures import Figure
+from figures import Figure, Line, Remark
 from optuna.trial import TrialState
+from peak import GIB
 
 from leanloop.bundle import Bundle
 from leanloop.core.contracts import Analysis, Candidate, TrialRow
@@ -75,7 +76,7 @@ def measure(folder: Path, example: str, seed: int) -> dict[str, Any]:
     rows = search_worker(bundle, analysis, settings, folder / "candidates", 0).trials
     best = min((row for row in rows if holds(row)), key=lambda row: objective(row, settings.goal), default=None)
     if best is None:
-        raise SystemExit(f"{example}, seed {seed}: the search found nothing that holds the accuracy")
+        return {"best": None, "reason": f"seed {seed}: the search found nothing that holds the accuracy"}
     ours, trained = spent_until(rows, best, settings)
     most = max(GIVEN_UP * ours, LEAST_SECONDS)
     plain = plain_search(bundle, space, settings, folder, best, seed, most_seconds=most)
@@ -193,19 +194,23 @@ def share(ours: float, plain: float) -> float:
     return 100.0 if ours == 0 else _NEVER
 
 
-def judge(example: str, found: Sequence[dict[str, Any]]) -> list[Figure]:
-    """An example's figures over its seeds."""
-    shares = [share(one["ours_seconds"], one["plain_seconds"]) for one in found]
-    ours, plain = (statistics.median(one[key] for one in found) for key in ("ours_seconds", "plain_seconds"))
-    ended = sum(one["plain_ended"] != "found" for one in found)
-    return [
-        Figure(
-            f"{example}: fine-tuning of our search, of a plain one's (median)",
-            statistics.median(shares),
-            "%",
-            at_most=100 / 3,
-        ),
-        Figure("  ours", ours, "s"),
-        Figure("  the plain search's", plain, "s"),
-        Figure("  seeds where the plain one was given up", ended, f"of {len(found)}"),
-    ]
+def judge(example: str, found: Sequence[dict[str, Any]]) -> list[Line]:
+    """An example's figures over its seeds; a search of ours without a result is the worst there can be."""
+    done = [one for one in found if one.get("best")]
+    shares = [share(one["ours_seconds"], one["plain_seconds"]) if one.get("best") else _NEVER for one in found]
+    name = f"{example}: fine-tuning of our search, of a plain one's (median)"
+    lines: list[Line] = [Figure(name, statistics.median(shares), "%", at_most=100 / 3)]
+    if done:
+        ours, plain = (statistics.median(one[key] for one in done) for key in ("ours_seconds", "plain_seconds"))
+        ended = sum(one["plain_ended"] != "found" for one in done)
+        lines += [
+            Figure("  ours", ours, "s"),
+            Figure("  the plain search's", plain, "s"),
+            Figure("  seeds where the plain one was given up", ended, f"of {len(done)}"),
+        ]
+    if len(done) < len(found):
+        failed = len(found) - len(done)
+        lines.append(Figure(f"{example}: seeds where our search found nothing", failed, f"of {len(found)}", at_most=0))
+        lines += [Remark(f"  {one['reason']}") for one in found if not one.get("best")]
+    memory = max(one["peak_memory_bytes"] for one in found) / GIB
+    return [*lines, Figure(f"{example}: peak memory of the searches", memory, "GiB", at_most=3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 EAGER = "original-pytorch-fp32"
 
@@ -30,6 +30,20 @@ class Figure:
             return f"{self.name:<66} {self.value:9.2f} {self.unit}"
         bar = f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
         return f"{self.name:<66} {self.value:9.2f} {self.unit:<10} {bar:>9}  {'ok' if self.ok else 'MISS'}"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A line without a figure: what was not there to be measured, and why."""
+
+    text: str
+    ok: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Line = Figure | Remark
 
 
 def judge(

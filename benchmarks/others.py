@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
+from apart import reason_of
 from contest import Entrant
 
 from leanloop.bundle import Bundle
@@ -47,24 +51,26 @@ OLIVE = ("olive-ai==0.13.0", "onnxruntime==1.31.1", "torch==2.13.0", "requests")
 
 
 def make(peer: Peer, bundle: Bundle, work: Path) -> dict[str, Any]:
-    """What a peer made of the original, as an `Entrant`; the bench ends where it made nothing."""
+    """What a peer made of the original, as an `Entrant`, and the versions of its packages.
+
+    Where it made nothing, or nothing within `SECONDS`, there is no result, and a reason.
+    """
     material(bundle, work)
     shutil.rmtree(work / peer.folder, ignore_errors=True)
     script, *arguments = peer.script
-    command = [str(environment(peer.requirements)), str(ROOT / "benchmarks/peer" / script), str(work), *arguments]
-    with (work / f"{peer.folder}.log").open("w") as log:
-        done = subprocess.run(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-            timeout=SECONDS,
-            cwd=work,
-            env={**os.environ, "OLIVE_DISABLE_TELEMETRY": "1"},
-        )
-    main_file = "model.xml" if peer.runtime == "openvino" else "model.onnx"
-    if done.returncode or not (work / peer.folder / main_file).exists():
-        sys.exit(f"{' '.join(peer.script)} ended with {done.returncode} and no model; see {log.name}")
+    log, main_file = work / f"{peer.folder}.log", "model.xml" if peer.runtime == "openvino" else "model.onnx"
+    versions: dict[str, str] = {}
+    try:
+        python = environment(peer.requirements)
+        versions = installed(python)
+        code = ended_with([str(python), str(ROOT / "benchmarks/peer" / script), str(work), *arguments], work, log)
+    except subprocess.TimeoutExpired:
+        return {"result": None, "reason": f"it was not done after {SECONDS} s; see {log}", "installed": versions}
+    except (subprocess.CalledProcessError, OSError) as error:
+        return {"result": None, "reason": reason_of(error), "installed": versions}
+    if code or not (work / peer.folder / main_file).exists():
+        reason = f"{' '.join(peer.script)} ended with {code}{'' if code else ' and no model'}: {last_line(log)}"
+        return {"result": None, "reason": reason, "installed": versions}
     files = (main_file, "model.bin") if peer.runtime == "openvino" else (main_file,)
     model = ModelFiles(
         runtime=peer.runtime,
@@ -73,7 +79,43 @@ def make(peer: Peer, bundle: Bundle, work: Path) -> dict[str, Any]:
         files=files,
         size_bytes=sum((work / peer.folder / file).stat().st_size for file in files),
     )
-    return {"result": Entrant(model, work / peer.folder).document()}
+    return {"result": Entrant(model, work / peer.folder).document(), "installed": versions}
+
+
+def ended_with(command: list[str], work: Path, log: Path) -> int:
+    """The exit status of a peer's script; one that takes longer than `SECONDS` is ended with all that it started."""
+    environment = {**os.environ, "OLIVE_DISABLE_TELEMETRY": "1"}
+    # It has packages of its own; ours are none of its business.
+    environment.pop("PYTHONPATH", None)
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=work, env=environment) as process,
+    ):
+        try:
+            return process.wait(SECONDS)
+        except BaseException:
+            with suppress(psutil.NoSuchProcess):
+                for one in psutil.Process(process.pid).children(recursive=True):
+                    one.kill()
+            process.kill()
+            raise
+
+
+def last_line(log: Path) -> str:
+    """What a script said last."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def installed(python: Path) -> dict[str, str]:
+    """Package -> version, of an environment."""
+    listed = subprocess.run(
+        [str(python), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {one["name"]: one["version"] for one in json.loads(listed.stdout)}
 
 
 def material(bundle: Bundle, work: Path) -> None:

@@ -77,6 +77,9 @@ The original's training was stopped where validation was best: it is 0.9 points 
 on average. And a search asks that noise does not stand against a candidate, which takes half a point more.
 """
 
+KEPT_99, KEPT_98 = 0.01 + FLATTERED, 0.02 + FLATTERED
+"""Share of the validation accuracy that may be lost where 99 or 98 % of the test accuracy are asked for; peers, too."""
+
 TOGETHER_MINUTES = 20.0
 """Of each goal: the same for both, so that trainings are equally long, and the second goal finds the first one's."""
 
@@ -91,16 +94,16 @@ SEARCHES: dict[str, tuple[Bars, Wanted]] = {
             ("student", "channel_pruning", "block_removal", "distillation", "openvino_bf16"),
             12.0,
             5,
-            0.02 + FLATTERED,
+            KEPT_98,
         ),
     ),
     "everything together, goal batch 1": (
         Bars(5, 25, None, 99, batch=1),
-        Wanted(1, TOGETHER, TOGETHER_MINUTES, 5, 0.01 + FLATTERED),
+        Wanted(1, TOGETHER, TOGETHER_MINUTES, 5, KEPT_99),
     ),
     "everything together, goal batch 32": (
         Bars(5, 25, None, 99, batch=32),
-        Wanted(32, TOGETHER, TOGETHER_MINUTES, 5, 0.01 + FLATTERED),
+        Wanted(32, TOGETHER, TOGETHER_MINUTES, 5, KEPT_99),
     ),
 }
 """Row -> its bars, and what the search is asked for."""

@@ -12,20 +12,17 @@ Finished stages are kept in ``benchmarks/out``; an interrupted bench goes on whe
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leanloop.bundle import Bundle
 from leanloop.convert import baselines
 from leanloop.core.contracts import Candidate, RecipeRecord
-from leanloop.core.files import digest_file, digest_json, read_json, write_json, write_text
+from leanloop.core.files import digest_file, digest_json, write_json, write_text
 from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
 from leanloop.core.names import code_version
 from leanloop.core.settings import GoalSettings, load_settings
@@ -36,12 +33,13 @@ from leanloop.optimize.plan import Job
 from leanloop.steps import bundle as bundle_step
 
 sys.path.insert(0, str(Path(__file__).parent))
-from apart import apart
-from bench import OUT, ROOT, refuse_beside_a_stack, stage
+from apart import apart, attempted
+from bench import OUT, ROOT, refuse_beside_a_stack, stage, timed
 from contest import BATCHES, EAGER, Entrant, Record, contest
-from figures import Figure
+from figures import Figure, Line, Remark
 from peak import GIB, PeakMemory
 from picture import bars
+from remade import clean_commit, replay
 from rows import LADDERS, REPLAYED, SEARCHES, Bars
 from search import STUDENT, search
 
@@ -62,12 +60,13 @@ SOURCES = (
 
 def main() -> int:
     refuse_beside_a_stack()
+    commit = clean_commit()
     folder = results_folder()
     print(f"Results in {folder.relative_to(ROOT)}", flush=True)
-    made = {name: stage(folder, slug(name), timed(lambda name=name: apart(ladder, folder, name))) for name in LADDERS}
-    made |= {name: stage(folder, slug(name), lambda name=name: searched(folder, name)) for name in SEARCHES}
-    again = stage(folder, "replay", timed(lambda: replay(made[REPLAYED])))
-    measured = stage(folder, "techniques-side-by-side", timed(lambda: apart(side_by_side, folder, made)))
+    made = {name: stage(folder, slug(name), timed(partial(attempted, ladder, folder, name))) for name in LADDERS}
+    made |= {name: stage(folder, slug(name), partial(searched, folder, name, "techniques")) for name in SEARCHES}
+    again = stage(folder, "replay", timed(partial(replay, made[REPLAYED], commit, folder / "checkout")))
+    measured = stage(folder, "techniques-side-by-side", timed(partial(apart, side_by_side, folder, made)))
     lines = judge(made, again, Record(measured))
     minutes = sum(one["bench_seconds"] for one in (*made.values(), again, measured)) / 60
     lines.append(Figure("all of this", minutes, "min", at_most=MINUTES))
@@ -85,24 +84,15 @@ def results_folder() -> Path:
     return OUT / f"optimiser-{digest_json([code_version(), hardware_id(), sources])[:12]}"
 
 
-def timed(measure: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """The same, with the seconds that it took."""
-
-    def run() -> dict[str, Any]:
-        started = time.monotonic()
-        return {**measure(), "bench_seconds": time.monotonic() - started}
-
-    return run
-
-
 def slug(name: str) -> str:
     """A file name."""
     return "row-" + name.lower().replace(",", "").replace(":", "-").replace(" ", "-")
 
 
-def searched(folder: Path, name: str) -> dict[str, Any]:
-    """A row of a search, timed; the peers' bench takes it, too."""
-    return timed(lambda: apart(search, folder / "searches", folder / slug(name), SEARCHES[name][1]))()
+def searched(folder: Path, name: str, by: str) -> dict[str, Any]:
+    """A row of a search, timed; the peers' bench takes it, too, and a record tells which of the two made it."""
+    made = timed(partial(attempted, search, folder / "searches", folder / slug(name), SEARCHES[name][1]))()
+    return {**made, "made_by": by}
 
 
 def packed_bundle(folder: Path) -> Bundle:
@@ -137,7 +127,8 @@ def ladder(folder: Path, name: str) -> dict[str, Any]:
             if row.state == "complete" and row.metric is not None and row.metric >= limit:
                 break
     if made is None:
-        raise SystemExit(f"{name}: no recipe could be carried out: {tried[-1]['reason']}")
+        reason = f"no recipe could be carried out: {tried[-1]['reason']}"
+        return {"winner": None, "reason": reason, "tried": tried, "peak_memory_bytes": memory.bytes}
     files = folder / slug(name)
     workshop.store.get_folder(f"candidates/{made.candidate_id}", files)
     return {
@@ -155,24 +146,6 @@ def original_metric(job: Job) -> float:
     return workshop.bundle.score(outputs, validation, outputs)
 
 
-def replay(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A winner made again by its own script, in a store of its own: its id and its metric on validation."""
-    # As far apart as can be: what was not made again misses both bars.
-    failed = {"same": False, "metric": 0.0, "before": 1.0}
-    if not row["winner"]:
-        return failed | {"reason": "there is no winner"}
-    run = Path(row["bundle"]).parent
-    script = next(run.glob(f"candidates/worker-*/{row['id']}/reproduce.sh"))
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["sh", str(script)], check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        return failed | {"reason": done.stderr[-2_000:]}
-    found = json.loads(done.stdout[done.stdout.rindex("{") :])
-    before = read_json(script.with_name("candidate.json"))["metric"]
-    same = found["candidate"] == row["id"] and found["metric"] is not None
-    return {"same": same, "metric": found["metric"] or 0.0, "before": before}
-
-
 def side_by_side(folder: Path, made: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """All rows that have a model, and the original in fp32 in each runtime."""
     bundle, originals = packed_bundle(folder), folder / "originals"
@@ -183,12 +156,17 @@ def side_by_side(folder: Path, made: Mapping[str, dict[str, Any]]) -> dict[str, 
     return contest(bundle, entrants)
 
 
-def judge(made: Mapping[str, dict[str, Any]], again: Mapping[str, Any], record: Record) -> list[Figure]:
+def judge(made: Mapping[str, dict[str, Any]], again: Mapping[str, Any], record: Record) -> list[Line]:
     """All figures, row by row."""
     asked = {name: row[0] for name, row in (LADDERS | SEARCHES).items()}
-    lines = []
+    lines: list[Line] = []
     for name, row in made.items():
-        lines += row_figures(name, asked[name], record) if row["winner"] else missing(name, asked[name])
+        if name in record:
+            lines += row_figures(name, asked[name], record)
+        else:
+            lines += [record.remark(name, row, key=name), *missing(name, asked[name])]
+    if "reason" in again:
+        lines.append(Remark(f"{REPLAYED}: not made again: {again['reason']}"))
     memory = max(row["peak_memory_bytes"] for row in made.values()) / GIB
     apart = 100 * abs(again["metric"] - again["before"])
     return [
@@ -221,7 +199,7 @@ def row_figures(name: str, asked: Bars, record: Record) -> list[Figure]:
 
 
 def missing(name: str, asked: Bars) -> list[Figure]:
-    """The lines of a search without a winner: each bar is missed."""
+    """The lines of a row without a winner: each bar is missed."""
     lines = [
         Figure(f"{name}: no winner; bytes", 100.0, "%", at_most=asked.bytes_percent),
         Figure(f"{name}: no winner; over PyTorch eager fp32", 0.0, "x", at_least=asked.over_eager),

@@ -1,15 +1,17 @@
 """NNCF's post-training quantisation for OpenVINO, without and with accuracy control, and as it is for transformers.
 
-    python nncf_int8.py WORK plain|controlled|transformer
+    python nncf_int8.py WORK plain|transformer
+    python nncf_int8.py WORK controlled|controlled-transformer DROP
 
 Runs in an environment of its own, on what ``peers.py`` left in WORK: ``model.onnx``, ``calibration.npz``, and for the
-controlled one ``validation.npz``, whose ``target`` are the labels.
+controlled ones ``validation.npz``, whose ``target`` are the labels; without labels the original's answers are kept by
+their mean cosine. DROP is the share of either that may be lost.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +19,37 @@ import nncf
 import numpy as np
 import openvino
 
-MAX_DROP = 0.0125
-"""On validation, as our own searches are allowed (``rows.py``)."""
-
 BATCH = 10
+TRANSFORMER_STEPS, RANKED_SAMPLES = 20, 60
+"""Of accuracy control on a transformer: layers given back at most, and samples by which they are ranked; minutes."""
+
+Judge = Callable[[openvino.CompiledModel, Iterable[dict[str, np.ndarray]]], tuple[float, list[Any]]]
 
 
-def main(work: Path, how: str) -> None:
+def main(work: Path, how: str, drop: float) -> None:
     model = openvino.Core().read_model(str(work / "model.onnx"))
     calibration = nncf.Dataset(batches(work / "calibration.npz"))
-    if how == "plain":
-        quantised = nncf.quantize(model, calibration, preset=nncf.QuantizationPreset.MIXED)
-    elif how == "transformer":
-        quantised = nncf.quantize(model, calibration, model_type=nncf.ModelType.TRANSFORMER)
-    else:
+    transformer = how.endswith("transformer")
+    kind: dict[str, Any] = (
+        {"model_type": nncf.ModelType.TRANSFORMER} if transformer else {"preset": nncf.QuantizationPreset.MIXED}
+    )
+    if how.startswith("controlled"):
+        validation = batches(work / "validation.npz")
+        limits = {"max_num_iterations": TRANSFORMER_STEPS, "ranking_subset_size": RANKED_SAMPLES // BATCH}
         quantised = nncf.quantize_with_accuracy_control(
             model,
             calibration,
-            nncf.Dataset(batches(work / "validation.npz"), lambda batch: batch),
-            accuracy,
-            max_drop=MAX_DROP,
+            nncf.Dataset(validation, lambda batch: batch),
+            accuracy if "target" in validation[0] else cosine_to(answers(model, validation)),
+            max_drop=drop,
             drop_type=nncf.DropType.RELATIVE,
-            preset=nncf.QuantizationPreset.MIXED,
+            advanced_accuracy_restorer_parameters=(
+                nncf.AdvancedAccuracyRestorerParameters(**limits) if transformer else None
+            ),
+            **kind,
         )
+    else:
+        quantised = nncf.quantize(model, calibration, **kind)
     (work / how).mkdir(exist_ok=True)
     openvino.save_model(quantised, str(work / how / "model.xml"), compress_to_fp16=False)
 
@@ -57,10 +67,34 @@ def accuracy(model: openvino.CompiledModel, data: Iterable[dict[str, np.ndarray]
     request, right = model.create_infer_request(), []
     for batch in data:
         inputs = {name: values for name, values in batch.items() if name != "target"}
-        answers = request.infer(inputs)[0]
-        right.append(float(np.mean(answers.argmax(-1) == batch["target"])))
+        right.append(float(np.mean(request.infer(inputs)[0].argmax(-1) == batch["target"])))
     return float(np.mean(right)), right
 
 
+def answers(model: openvino.Model, data: Iterable[dict[str, np.ndarray]]) -> dict[bytes, np.ndarray]:
+    """The original's answers to each batch, by its content: what NNCF hands over is a choice of batches."""
+    request = openvino.Core().compile_model(model, "CPU").create_infer_request()
+    return {content(batch): request.infer(batch)[0].copy() for batch in data}
+
+
+def content(batch: dict[str, np.ndarray]) -> bytes:
+    """Tells a batch from others."""
+    return b"".join(batch[name].tobytes() for name in sorted(batch))
+
+
+def cosine_to(original: dict[bytes, np.ndarray]) -> Judge:
+    """A judge by the mean cosine to the original's answers, with one score per batch."""
+
+    def judge(model: openvino.CompiledModel, data: Iterable[dict[str, np.ndarray]]) -> tuple[float, list[Any]]:
+        request, scores = model.create_infer_request(), []
+        for batch in data:
+            expected, found = original[content(batch)], request.infer(batch)[0]
+            lengths = np.linalg.norm(expected, axis=-1) * np.linalg.norm(found, axis=-1)
+            scores.append(float(np.mean((expected * found).sum(-1) / lengths)))
+        return float(np.mean(scores)), scores
+
+    return judge
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
