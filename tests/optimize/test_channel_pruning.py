@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch_pruning
 from torch import nn
 
-from leanloop.bundle import Bundle, pack
+from leanloop.bundle import Bundle, Split, pack
 from leanloop.core.errors import TrialError
 from leanloop.optimize import Recipe, Workshop, rebuild
 from leanloop.optimize.apply import keep_checkpoint, make_prefix
@@ -20,6 +23,8 @@ from leanloop.optimize.techniques.channel_pruning import (
     ChannelPruningConfig,
     prune,
     replay,
+    taylor_samples,
+    whole_network,
 )
 from tests.conftest import Project
 
@@ -67,6 +72,40 @@ def test_of_the_whole_network_the_least_important_channels_go(importance: str, s
     assert min(shares) >= 0.1
     assert all(width % 2 == 0 for width in after.values())
     assert 0.35 < sum(after.values()) / sum(before.values()) < 0.75
+
+
+def test_a_classifier_of_one_score_is_pruned_by_what_the_loss_would_miss(
+    project: Project, workshop: Workshop, tmp_path: Path
+) -> None:
+    """Its outputs are [N, 1], the score of the second of two classes; channels that the answer ignores go first."""
+    code, data = project.folder / "model.py", project.folder / "data.py"
+    code.write_text(code.read_text().replace("nn.Linear(16, 3)", "nn.Linear(16, 1)"))
+    data.write_text(data.read_text().replace(" + (x[:, 0] > 1).long()", ""))
+    weights = project.net().state_dict()
+    weights["head.weight"] = weights["head.weight"][:1].clone()
+    weights["head.bias"] = weights["head.bias"][:1].clone()
+    weights["head.weight"][:, ::2] = 0.0
+    safetensors.torch.save_file(weights, project.folder / "tiny.safetensors")
+    pack(project.settings, project.folder, tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    module = bundle.module()
+    assert bundle.manifest.task == "classification"
+    (ladder,) = whole_network(bundle, 5.0).values()
+    prune(module, replace(ladder[3], round_to=1, ratio=0.5), Workshop(bundle, workshop.store, 1))
+    assert module(torch.zeros(2, 6)).shape == (2, 1)
+    torch.testing.assert_close(module.head.weight.data, weights["head.weight"][:, 1::2])  # type: ignore[union-attr]
+
+
+def test_every_class_has_a_say_where_samples_are_sorted_by_class() -> None:
+    labels = np.repeat(np.arange(10), 400)
+    split = Split("train", {"x": np.arange(4000, dtype=np.float32)}, labels)
+    first, again = taylor_samples(split), taylor_samples(split)
+    assert first.targets is not None
+    assert set(first.targets) == set(range(10))
+    assert len(first) == len(np.unique(first.inputs["x"])) == 512
+    np.testing.assert_array_equal(first.inputs["x"], again.inputs["x"])
+    np.testing.assert_array_equal(labels[first.inputs["x"].astype(int)], first.targets)
+    assert len(taylor_samples(split.take(slice(0, 100)))) == 100
 
 
 def test_iterative_pruning_ends_at_the_same_widths(workshop: Workshop) -> None:

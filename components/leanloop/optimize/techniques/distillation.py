@@ -180,6 +180,21 @@ def regression_loss(student: Tensor, teacher: Tensor, targets: Tensor | None, al
     return alpha * functional.mse_loss(student, targets.reshape(student.shape)) + (1 - alpha) * soft
 
 
+def logits_of(output: Tensor) -> Tensor:
+    """A classifier's output as logits, [N, classes]: a single score is the logit of two classes, ``[0, score]``."""
+    if output.ndim > 1 and output.shape[-1] > 1:
+        return output
+    score = output.reshape(-1)
+    return torch.stack([torch.zeros_like(score), score], dim=-1)
+
+
+def labels_loss(output: Tensor, targets: Tensor, task: str) -> Tensor:
+    """What targets alone say of an output: cross entropy of a classifier, mean squared error of a regression."""
+    if task == "classification":
+        return functional.cross_entropy(logits_of(output), targets.long())
+    return functional.mse_loss(output, targets.float().reshape(output.shape))
+
+
 def distil(
     module: nn.Module,
     config: DistillationConfig,
@@ -317,20 +332,12 @@ def _loss(
 ) -> Tensor:
     # The first output is the one that the targets belong to; further ones follow the teacher.
     first, further = student[0], zip(student[1:], teacher[1:], strict=True)
-    if task == "classification" and first.ndim > 1 and first.shape[-1] > 1:
-        labels = None if targets is None else targets.long()
-        loss = distillation_loss(first, teacher[0], labels, config.alpha, config.temperature)
-    elif task == "classification":
-        loss = _binary_loss(first.reshape(-1), teacher[0].reshape(-1), targets, config)
+    if task == "classification":
+        labels, logits = None if targets is None else targets.long(), (logits_of(first), logits_of(teacher[0]))
+        loss = distillation_loss(*logits, labels, config.alpha, config.temperature)
     else:
         loss = regression_loss(first, teacher[0], None if targets is None else targets.float(), config.alpha)
     return loss + sum((functional.mse_loss(mine, theirs) for mine, theirs in further), torch.zeros(()))
-
-
-def _binary_loss(student: Tensor, teacher: Tensor, labels: Tensor | None, config: DistillationConfig) -> Tensor:
-    # A single score is the logit of two classes, [0, score].
-    mine, theirs = (torch.stack([torch.zeros_like(score), score], dim=-1) for score in (student, teacher))
-    return distillation_loss(mine, theirs, None if labels is None else labels.long(), config.alpha, config.temperature)
 
 
 TECHNIQUES.register(DistillationConfig.technique)(
