@@ -12,6 +12,7 @@ from leanloop.analyze.factors import FACTORS
 from leanloop.analyze.opportunities import Evidence, Kernel, opportunities
 from leanloop.core.contracts import LayerSensitivity, Opportunity
 from leanloop.core.settings import OptimizeSettings
+from leanloop.optimize import TECHNIQUES
 
 CONV = Kernel("Conv", share=0.9, weight_bytes=900, channels=32, reduction=288, prunable=True)
 HEAD = Kernel("Gemm", share=0.05, weight_bytes=100, channels=16, reduction=64, prunable=False)
@@ -30,6 +31,19 @@ EVIDENCE = Evidence(
 )
 
 
+NOT_JUDGED = {
+    "blending",
+    "block_removal",
+    "feature_distillation",
+    "nncf_accuracy_aware_int8",
+    "ort_accuracy_aware_int8",
+    "quantisation_aware_training",
+    "resume",
+    "student",
+}
+"""Techniques of whose gain no factor was measured on other networks."""
+
+
 def found(**changes: object) -> dict[str, Opportunity]:
     evidence = dataclasses.replace(EVIDENCE, **changes)  # type: ignore[arg-type]
     return {item.technique: item for item in opportunities(evidence, minimise_size=False)}
@@ -37,6 +51,11 @@ def found(**changes: object) -> dict[str, Opportunity]:
 
 def test_every_technique_of_the_settings_is_judged() -> None:
     assert set(OptimizeSettings().techniques) <= set(found())
+
+
+def test_names_are_those_of_techniques_and_a_new_one_is_judged_or_known_not_to_be() -> None:
+    assert set(TECHNIQUES) - set(found()) == NOT_JUDGED
+    assert set(found()) <= set(TECHNIQUES)
 
 
 def test_speed_up_is_the_runtimes_times_amdahls() -> None:
@@ -65,6 +84,14 @@ def test_bf16_needs_a_cpu_that_has_it() -> None:
     assert not found(instruction_sets={"avx2"})["openvino_bf16"].helps
 
 
+def test_fp16_needs_a_cpu_that_has_it_and_promises_bytes_alone() -> None:
+    assert not found()["openvino_fp16"].helps
+    half = found(instruction_sets={"avx512_fp16"})["openvino_fp16"]
+    assert half.helps
+    assert half.expected_speedup == pytest.approx(2.0 / 1.6)
+    assert half.expected_size_ratio == pytest.approx(0.5)
+
+
 def test_int8_without_vnni_is_smaller_but_not_faster() -> None:
     static = found(instruction_sets={"avx2"})["ort_static_int8"]
     assert static.expected_speedup == pytest.approx(2.0)
@@ -78,7 +105,7 @@ def test_narrow_layers_gain_nothing_from_int8() -> None:
 
 def test_a_blocked_target_leaves_its_techniques_out() -> None:
     items = found(blocked={"openvino": "acme.Frobnicate has no conversion rule."}, fp32_ms={"onnxruntime": 1.0})
-    for technique in ("nncf_int8", "openvino_bf16"):
+    for technique in ("nncf_int8", "openvino_bf16", "openvino_fp16"):
         assert not items[technique].helps
         assert "Frobnicate" in items[technique].reason
     assert items["channel_pruning"].helps
@@ -102,7 +129,7 @@ def test_sensitive_layers_are_a_risk_and_are_named() -> None:
 
 
 def test_sparsity_never_helps_here() -> None:
-    for technique in ("unstructured_pruning", "sparsity_2_4"):
+    for technique in ("unstructured_pruning", "semi_structured_pruning"):
         assert not found()[technique].helps
 
 

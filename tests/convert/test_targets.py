@@ -119,11 +119,12 @@ def test_compare_reads_each_precision_by_its_own_limits(mixed: Bundle) -> None:
     near = {name: values * (1 + 0.02 * rng.normal(size=values.shape)) for name, values in original.items()}
     results = {
         precision: compare(near, original, precision=precision, classification=False)
-        for precision in ("fp32", "bf16", "int8")
+        for precision in ("fp32", "bf16", "fp16", "int8")
     }
     assert {precision: parity.passed for precision, parity in results.items()} == {
         "fp32": False,
         "bf16": True,
+        "fp16": False,
         "int8": True,
     }
 

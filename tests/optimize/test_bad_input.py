@@ -23,11 +23,27 @@ from tests.conftest import Project
 FORWARD = "        return self.head(torch.relu(self.hidden(x)))"
 
 
-def search(project: Project, root: Path, *, minutes: float = 0.5, most: int = 4) -> Candidates:
+USUAL = ("channel_pruning", "distillation", "ort_static_int8")
+
+STUDENT = """
+
+class Refused(Net):
+    def forward(self, x):
+        return super().forward(x) + torch.linalg.eigvalsh(x.T @ x).sum()
+
+def refused():
+    return Refused()
+"""
+"""Runs and trains in PyTorch; ONNX has no eigenvalues."""
+
+
+def search(
+    project: Project, root: Path, *, minutes: float = 0.5, most: int = 4, techniques: tuple[str, ...] = USUAL
+) -> Candidates:
     """One worker's search over pruning and INT8 on a project."""
     project.document |= {"workspace": str(root / "workspace"), "targets": ["onnxruntime"]}
     project.document["optimize"] = {
-        "techniques": ["channel_pruning", "distillation", "ort_static_int8"],
+        "techniques": list(techniques),
         "budget_minutes": minutes,
         "workers": 1,
         "max_trials": most,
@@ -106,3 +122,17 @@ def test_a_layer_that_the_exporter_refuses_is_named(project: Project, tmp_path: 
         export_onnx(bundle, bundle.module(), tmp_path / "model.onnx")
     assert "eig" in str(caught.value)
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_candidate_that_the_exporter_refuses_fails_alone(project: Project, tmp_path: Path) -> None:
+    code = project.folder / "model.py"
+    code.write_text(code.read_text() + STUDENT)
+    project.document["model"] |= {"student": "model:refused"}
+    found = search(project, tmp_path, most=6, techniques=("student", *USUAL))
+    rows = [(row, {config["technique"] for config in row.recipe.techniques}) for row in found.trials]
+    students = [row for row, names in rows if "student" in names]
+    assert students
+    assert all(row.state == "failed" and "No ONNX function found" in row.reason for row in students)
+    assert any(names == {"ort_static_int8"} and holds(row) for row, names in rows)
+    later = rows[found.trials.index(students[0]) + 1 :]
+    assert any("channel_pruning" in names and row.state != "failed" for row, names in later)

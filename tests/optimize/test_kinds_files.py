@@ -23,12 +23,14 @@ from tests.optimize.workshops import KINDS, Workshops
 
 QUANTISING = [name for name in TECHNIQUES if isinstance(TECHNIQUES[name], GraphTechnique)]
 
-BF16 = (
-    {} if instruction_sets() & {"amx_bf16", "avx512_bf16"} else {"openvino_bf16": "this CPU has no bf16 instructions"}
-)
+SHORT = {
+    "openvino_bf16": ({"amx_bf16", "avx512_bf16"}, "this CPU has no bf16 instructions"),
+    "openvino_fp16": ({"avx512_fp16", "asimdhp"}, "this CPU has no fp16 instructions"),
+}
+"""Technique -> instruction sets of which it needs one, and how the reason begins without."""
 
 LEFT_ALONE = {
-    **{(kind, name): reason for kind in KINDS for name, reason in BF16.items()},
+    (kind, name): reason for kind in KINDS for name, (sets, reason) in SHORT.items() if not sets & instruction_sets()
 }
 """Kind and technique -> how the reason begins with which it makes no files."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from leanloop.optimize.techniques import (
     nncf_accuracy_aware_int8,
     nncf_int8,
     openvino_bf16,
+    openvino_fp16,
     ort_accuracy_aware_int8,
     ort_dynamic_int8,
     ort_static_int8,
@@ -40,6 +42,9 @@ from leanloop.runtime import open_session, original_outputs, predict
 
 NAMES = list(TECHNIQUES)
 GRAPH = [name for name in NAMES if isinstance(TECHNIQUES[name], GraphTechnique)]
+
+FORMULA = re.compile(r"::\n\n    |``[^`]*(?:[=+*<>|^/]|\bE\[)[^`]*``")
+"""Set apart, or in code within a sentence."""
 
 WRONG: list[tuple[type[Config], str, Any]] = [
     (channel_pruning.ChannelPruningConfig, "ratio", 1.5),
@@ -103,7 +108,12 @@ def test_the_docstring_teaches_and_gives_its_source(name: str) -> None:
 
     documentation = sys.modules[TECHNIQUES[name].config.__module__].__doc__
     assert documentation is not None
-    assert "Source:" in documentation
+    idea, *explanation, source = documentation.strip().split("\n\n")
+    assert "\n" not in idea, "the idea is one line"
+    assert source.startswith("Source:")
+    taught = "\n\n".join(explanation)
+    assert FORMULA.search(taught), "no formula, neither set apart (::) nor in a sentence"
+    assert re.search(r"\bshape|\[\w+, ", taught, re.IGNORECASE), "not a word on shapes"
 
 
 def test_an_unknown_technique_names_the_known_ones() -> None:
@@ -156,7 +166,7 @@ def test_retraining_is_left_out_of_an_onnx_model(name: str, make_onnx_bundle: Bu
 def test_the_space_of_an_onnx_model_tells_what_is_left_out(make_onnx_bundle: Bundle, project: Any) -> None:
     project.document["targets"] = ["onnxruntime"]
     space = make_space(make_onnx_bundle, project.settings)
-    assert set(space.left_out) == {"channel_pruning", "distillation", "nncf_int8", "openvino_bf16"}
+    assert set(space.left_out) == {"channel_pruning", "distillation", "nncf_int8", "openvino_bf16", "openvino_fp16"}
     assert "openvino is not among" in space.left_out["nncf_int8"].replace(",", "")
     assert not space.shapes
     assert {finish.target for finish in space.finishes} == {"onnxruntime"}
@@ -268,3 +278,4 @@ def test_torch_techniques_are_told_apart() -> None:
         "unstructured_pruning",
     }
     assert openvino_bf16.OpenVinoBf16Config.technique in GRAPH
+    assert openvino_fp16.OpenVinoFp16Config.technique in GRAPH

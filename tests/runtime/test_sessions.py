@@ -101,6 +101,16 @@ def test_openvino_bf16_runs_in_bf16_or_is_refused(mixed_onnx: Path, tmp_path: Pa
             open_session(model, tmp_path, threads=1)
 
 
+def test_openvino_fp16_runs_in_f16_or_is_refused(mixed_onnx: Path, tmp_path: Path) -> None:
+    """A CPU with bf16 alone runs in bf16 what was asked for in f16, without a word."""
+    model = openvino_model_files(mixed_onnx, tmp_path, "fp16")
+    if instruction_sets() & {"avx512_fp16", "asimdhp"}:
+        assert open_session(model, tmp_path, threads=1).description["precision"] == "f16"
+    else:
+        with pytest.raises(UnsupportedError, match="instead of f16"):
+            open_session(model, tmp_path, threads=1)
+
+
 def test_openvino_refuses_when_another_precision_is_run_than_asked(
     mixed_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ FACTORS: dict[tuple[str, str], Factor] = {
 }
 """By technique and kind of kernel. Channel pruning is by half, distillation into a third of the width."""
 
-SIZE_RATIO = {"int8": 0.25, "bf16": 0.5, "channel_pruning": 0.33, "distillation": 0.12}
+SIZE_RATIO = {"int8": 0.25, "bf16": 0.5, "fp16": 0.5, "channel_pruning": 0.33, "distillation": 0.12}
 """Weight bytes after and before: by arithmetic for number formats, as measured on the same network for the others."""
 
 INT8_CHANNELS = 16

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _HINTS: dict[Precision, dict[str, str]] = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
+    "fp16": {"INFERENCE_PRECISION_HINT": "f16"},
     "int8": {},
 }
 """Left to itself, OpenVINO runs fp32 models in bf16 on a CPU that has AMX."""
@@ -27,19 +28,19 @@ def openvino_model_files(
 ) -> ModelFiles:
     """Convert an ONNX file and write ``model.xml`` and ``model.bin`` into ``folder``.
 
-    Weights of a bf16 variant are stored in 16 bits: they are rounded on loading anyway, and bytes count.
+    Weights of bf16 and fp16 variants are stored in 16 bits: they are rounded on loading anyway, and bytes count.
 
     Args:
         onnx: The ONNX file.
         folder: Where the IR goes.
-        precision: How it will run; fp32 and bf16 set the runtime's precision hint.
+        precision: How it will run; all but INT8 set the runtime's precision hint.
         hints: More runtime properties.
 
     Raises:
         ConversionError: OpenVINO cannot take the model.
     """
     try:
-        save_ir(load_graph(onnx), folder, half_precision=precision == "bf16")
+        save_ir(load_graph(onnx), folder, half_precision=precision in ("bf16", "fp16"))
     except RuntimeError as error:
         raise ConversionError(
             "OpenVINO cannot convert the model.", where=str(onnx), value=str(error).strip().splitlines()[-1]

@@ -41,10 +41,12 @@ class Limits:
 LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(relative_error=1e-3, cosine=0.9999, top1_agreement=0.995),
     "bf16": Limits(relative_error=0.1, cosine=0.999, top1_agreement=0.97),
+    "fp16": Limits(relative_error=0.02, cosine=0.9999, top1_agreement=0.99),
     "int8": Limits(relative_error=None, cosine=0.95, top1_agreement=0.90),
 }
-"""By precision of the converted file. fp32 differs by the order of sums only; bf16 has 8 bits of mantissa; INT8's error
-is the quantiser's doing and is judged by the metric, so its limits only tell a quantised model from a broken one."""
+"""By precision of the converted file. fp32 differs by the order of sums only; bf16 has 8 bits of mantissa, fp16
+11; INT8's error is the quantiser's doing and is judged by the metric, so its limits only tell a quantised model from a
+broken one."""
 
 
 def parity_samples(bundle: Bundle) -> Arrays:

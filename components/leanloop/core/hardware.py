@@ -17,10 +17,12 @@ _ISA_FLAGS = (
     "avx512f",
     "avx512_vnni",
     "avx512_bf16",
+    "avx512_fp16",
     "avx_vnni",
     "amx_int8",
     "amx_bf16",
     "asimd",
+    "asimdhp",
     "neon",
     "sve",
 )

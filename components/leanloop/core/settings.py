@@ -127,6 +127,7 @@ class OptimizeSettings(_Section):
             "ort_static_int8",
             "nncf_int8",
             "openvino_bf16",
+            "openvino_fp16",
         ),
         description="names of registered techniques",
     )

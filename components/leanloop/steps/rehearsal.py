@@ -21,9 +21,9 @@ STAGES = 5
 """Of the whole deployment, for its progress."""
 
 _GOLDEN_SAMPLES = 32
-_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3, "int8": 5e-3}
+_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3, "fp16": 5e-3, "int8": 5e-3}
 """Of golden answers at the very batch size, where Triton computes as this process does."""
-_ROUGH_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "int8": 3e-2}
+_ROUGH_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2, "int8": 3e-2}
 """At other batch sizes: an integer model rounds in steps of about a hundredth of its largest output."""
 _HOLD = timedelta(days=1)
 """How long an inconclusive rollout is held before it counts as discarded."""

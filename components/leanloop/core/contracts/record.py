@@ -11,7 +11,7 @@ from leanloop.core.errors import StoreError
 from leanloop.core.files import read_json, write_json
 
 Runtime = Literal["pytorch", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Aim = Literal["accuracy", "agreement", "latency"]
 """What must get better in a re-optimisation: answers by labels, answers by the parent's, or the time they take."""
 

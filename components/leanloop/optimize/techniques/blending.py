@@ -1,6 +1,7 @@
 """Blending: a network that went on learning, averaged with the one that it was, forgets less.
 
-What is learnt anew costs a little of what was known. Between the weights ``w0`` before and ``w1`` after a fine-tuning::
+What is learnt anew costs a little of what was known. Between the weights ``w0`` before and ``w1`` after a fine-tuning,
+of the same shapes, and so with the means and variances of batch norms::
 
     w(share) = w0 + share * (w1 - w0)
 

@@ -6,6 +6,8 @@ and left out from the top, one by one, with a measurement after each::
 
     leave out the group of highest rank; metric better: keep it so; worse: undo it; drop held: done
 
+Shapes and kinds of layers stay as they are: what is given back is the pair of quantisers around an operator.
+
 Source: NNCF, "Quantization with accuracy control" documentation.
 """
 

@@ -1,7 +1,12 @@
 """bfloat16 in OpenVINO: fp32's range with 8 bits of mantissa, on the CPU's bf16 matrix units.
 
-Weights are stored in 16 bits, half the bytes. No data are needed, and accuracy hardly moves, so this is the first
-thing to try on a CPU with AMX.
+A number keeps its sign, all 8 bits of exponent and 7 of mantissa, with a hidden one before them: what is left of fp32
+without its lower half::
+
+    x = (-1)^s * 2^(e - 127) * (1 + m / 2^7)         a relative error of at most 2^-8, and nothing overflows
+
+Products are summed in fp32. Shapes stay as they are; weights are stored in 16 bits, half the bytes. No data are needed,
+and accuracy hardly moves, so this is the first thing to try on a CPU with AMX.
 
 Source: OpenVINO documentation, "Precision Control".
 """

@@ -3,7 +3,7 @@
 Most of the damage usually comes from a few layers. With ``f`` the float model and ``q_l`` the one in which layer ``l``
 alone is quantised, on calibration samples ``x``, a layer's damage is::
 
-    damage(l) = mean((q_l(x) - f(x))^2) / mean(f(x)^2)
+    damage(l) = mean((q_l(x) - f(x))^2) / mean(f(x)^2)         f(x): [samples, ...], the mean over all of it
 
 Layers are ranked by it. The fewest of the worst ones are left in float with which the metric drops by no more than is
 allowed: found by bisection, so that with ``n`` layers ``n`` small models rank and about ``log2(n)`` are scored. The

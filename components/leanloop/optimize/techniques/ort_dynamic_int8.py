@@ -1,7 +1,17 @@
 """Dynamic INT8 for ONNX Runtime: weights in 8 bits, activation ranges measured anew on every call.
 
-Needs no calibration, and suits matrix products (transformers, recurrent networks, perceptrons). Convolutions are left
-alone: as ``ConvInteger`` they run several times slower than in fp32.
+A product ``y = x W`` of activations ``x`` [N, in] and weights ``W`` [in, out] becomes one of integers. Weights are
+rounded once, signed and symmetric, with one scale per output channel [out] (or one for all); activations on every
+call, unsigned, with one scale and zero point for the whole tensor, from the least and largest value of it (and 0)::
+
+    W_q = clip(round(W / s_W), -127, 127)                 s_W = max|W| / 127, by column
+    x_q = clip(round(x / s_x) + z_x, 0, 255)              s_x = (max x - min x) / 255
+    y  ~= s_x * s_W * ((x_q - z_x) W_q)                   sums in 32 bits
+
+So it needs no calibration, and follows activations that range otherwise from call to call; each call pays for a pass
+over ``x``, which is little beside a wide product and much beside a narrow one. It suits transformers, recurrent
+networks and perceptrons. Convolutions are left alone: as ``ConvInteger`` they run several times slower than in fp32.
+Weights take a quarter of their bytes; shapes stay. Without VNNI they are kept to 7 bits (``reduce_range``).
 
 Source: ONNX Runtime, documentation of ``quantize_dynamic``; onnxruntime issue 16009 on convolutions.
 """

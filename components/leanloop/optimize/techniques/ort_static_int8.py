@@ -1,9 +1,9 @@
 """Static INT8 for ONNX Runtime: weights and activations in 8 bits, activation ranges measured beforehand.
 
-A tensor ``x`` becomes ``q = clip(round(x / scale) + zero_point)``. Weights: signed, symmetric (zero point 0), one
-scale per tensor or per output channel. Activations: unsigned, one scale and zero point per tensor, from the ranges
-seen on the calibration split. The graph is written with QuantizeLinear/DequantizeLinear pairs, which ONNX Runtime
-fuses into integer kernels.
+A tensor ``x`` becomes ``q = clip(round(x / scale) + zero_point)``. Weights [out, in, ...]: signed, symmetric (zero
+point 0), one scale per tensor or per output channel [out]. Activations: unsigned, one scale and zero point per tensor,
+from the ranges seen on the calibration split. The graph is written with QuantizeLinear/DequantizeLinear pairs, which
+ONNX Runtime fuses into integer kernels.
 
 Why U8 activations with S8 weights, though the API's defaults are S8 with S8: on x86 only this pair reaches the VNNI
 and AMX kernels, and signed activations of residual graphs fall back to fp32 between the pairs. Without VNNI the sum

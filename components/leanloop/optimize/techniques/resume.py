@@ -5,6 +5,11 @@ revised parent instead breaks it, and most of the training that follows only men
 student of what serves (before it was quantised), in its folder ``student``: this technique gives the module its shapes
 and weights, and a short fine-tuning with the revised parent as the teacher follows.
 
+Shapes: with ``s(t)`` the student's weights after ``t`` steps and ``f`` the parent revised, the fine-tuning is the usual
+one, from another place. All tensors have the served student's shapes, whatever the parent's are::
+
+    s(0) = what serves         and not         s(0) = prune(f)
+
 Source: starting from earlier weights is continual learning's plain rehearsal with distillation: Li and Hoiem, "Learning
 without Forgetting", 2016; Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017.
 """

@@ -1,9 +1,9 @@
 """2:4 semi-structured pruning: of every four neighbouring weights of an input axis, the two smallest become zero.
 
 NVIDIA's tensor cores (Ampere and later) skip them: with TensorRT a 2:4 matrix product takes about half the time. Which
-two are zero is two bits each, so a weight matrix needs 9/16 of its fp16 bytes. On a CPU nothing skips them: no runtime
-here has such kernels, and the files are as large as before unless they are compressed. So this is a technique for
-TensorRT, made here and measured as no gain here.
+two are zero is two bits each, so a weight matrix needs ``(2 * 16 + 2 * 2) / (4 * 16) = 9/16`` of its fp16 bytes. On a
+CPU nothing skips them: no runtime here has such kernels, and the files are as large as before unless they are
+compressed. So this is a technique for TensorRT, made here and measured as no gain here.
 
 Shapes: a weight ``[out, in, ...]`` is read as groups of four along ``in``; layers whose ``in`` is no multiple of four
 stay dense. The masks are made from magnitudes at the beginning and hold while the network is fine-tuned by

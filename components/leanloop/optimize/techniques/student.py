@@ -5,6 +5,10 @@ text encoder. ``model.student`` names a function that builds it, ``model.student
 keyword arguments. Each combination is one network with fresh weights, which a distillation then trains. It must take
 the original's inputs and give outputs of the same shapes.
 
+Shapes: inside it is as the owner likes, at its ends as the original ``f``, for inputs ``x`` [N, ...] and all outputs::
+
+    shape(student(x)) = shape(f(x))         student: fresh weights, drawn by a seed
+
 Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015; Romero et al., "FitNets: Hints for
 Thin Deep Nets", ICLR 2015.
 """

@@ -8,8 +8,11 @@ compares the weights of all layers, so that layers with many small ones lose mor
 The zeros come little by little (`leanloop.optimize.techniques.masks`) while the network is fine-tuned by distillation,
 and are permanent afterwards. Shapes stay as they are, and so does the time: dense kernels multiply by zeros as well.
 What is gained is bytes, once a file is compressed: a share of zeros ``s`` needs about ``(1 - s)`` of the bits plus the
-entropy of where they stand. An exception is measured and not assumed: OpenVINO can keep sparse INT8 weights of matrix
-products packed on CPUs with AMX.
+entropy of where they stand.
+
+OpenVINO can keep sparse INT8 weights of matrix products packed (``CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE``), by its code
+on CPUs with AMX alone, and for weights [out, in] whose sides are multiples of 64. Nothing here turns it on, and no
+speed is claimed. Measured once, without AMX: no effect (`docs/techniques.md`).
 
 Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015; Zhu and Gupta,
 2017 (gradual schedule).
