@@ -104,6 +104,9 @@ def test_openvino_bf16_runs_in_bf16_or_is_refused(mixed_onnx: Path, tmp_path: Pa
 def test_openvino_fp16_runs_in_f16_or_is_refused(mixed_onnx: Path, tmp_path: Path) -> None:
     """A CPU with bf16 alone runs in bf16 what was asked for in f16, without a word."""
     model = openvino_model_files(mixed_onnx, tmp_path, "fp16")
+    openvino_model_files(mixed_onnx, tmp_path / "whole", "fp32")
+    half, whole = ((folder / "model.bin").stat().st_size for folder in (tmp_path, tmp_path / "whole"))
+    assert half < 0.6 * whole
     if instruction_sets() & {"avx512_fp16", "asimdhp"}:
         assert open_session(model, tmp_path, threads=1).description["precision"] == "f16"
     else:
