@@ -40,7 +40,10 @@ def bootstrap_interval(
     found = stats.bootstrap(
         (array,), statistic, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile", rng=seed
     )
-    return _interval(float(statistic(array)), found.confidence_interval)
+    # Interpolation between equal resamples rounds, and may end up beside all values by the last bit.
+    interval = _interval(float(statistic(array)), found.confidence_interval)
+    low, high = max(interval.low, float(array[0])), min(interval.high, float(array[-1]))
+    return Interval(value=interval.value, low=low, high=high)
 
 
 def quantile_interval(blocks: Sequence[np.ndarray], quantile: float, confidence: float, seed: int = 0) -> Interval:

@@ -26,6 +26,7 @@ from leanloop.optimize.left_alone import kept_beside
 from leanloop.optimize.recipe import Recipe, prefix_id
 from leanloop.optimize.techniques import TECHNIQUES, Config, GraphTechnique, TorchTechnique, Workshop
 from leanloop.optimize.techniques.base import SHAPES, WEIGHTS, reshape
+from leanloop.optimize.techniques.masks import settle_zeros
 
 CHECKPOINT = "checkpoint"
 """Folder of a candidate that `rebuild` reads; absent when no technique changed the PyTorch module."""
@@ -68,6 +69,8 @@ def _make(configs: Sequence[Config], workshop: Workshop, folder: Path) -> None:
     workshop.store.take_folder(_prefix_key(before, workshop), earlier, lambda empty: _make(before, workshop, empty))
     module, shapes, cost = _restore(earlier, workshop.bundle), read_json(earlier / SHAPES), read_json(earlier / _COST)
     shutil.rmtree(earlier)
+    if any(_torch_technique(config.technique).masks for config in before):
+        settle_zeros(module)
     _apply([last], workshop, folder, before, module, shapes, cost)
 
 

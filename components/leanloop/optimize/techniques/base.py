@@ -122,6 +122,7 @@ class TorchTechnique:
         continues: It takes what the store keeps of the techniques before it: its configs share their training.
         own_ladder: Its choices, from mild to strong, are shapes of their own that train themselves: no other training
             follows them.
+        masks: It makes weights zero that later trainings keep so.
         mends: It trains on from the other trainings, and is worth it only where files lose too much without it.
         fresh: The networks that it gives have fresh weights.
         anew: Of what trains, the config that suits a network with fresh weights; None where it is the same.
@@ -142,6 +143,7 @@ class TorchTechnique:
     before: Sequence[str] = ()
     continues: bool = False
     own_ladder: bool = False
+    masks: bool = False
     mends: bool = False
     fresh: bool = False
     anew: Callable[[Any, Bundle], Config] | None = None

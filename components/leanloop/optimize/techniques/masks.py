@@ -71,6 +71,14 @@ class Masks:
             self._module.get_submodule(name).__dict__[_KEPT] = mask
 
 
+def settle_zeros(module: nn.Module) -> None:
+    """The same for a masked network whose weights come from the store: its zeros are the masks."""
+    for layer in layers_of(module):
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        layer.__dict__[_KEPT] = weight.detach().ne(0).to(weight.dtype)
+
+
 def held(module: nn.Module, after_step: AfterStep | None) -> AfterStep | None:
     """What is to be done after each step of a training, so that settled zeros stay zero.
 

@@ -85,5 +85,6 @@ TECHNIQUES.register(SemiStructuredPruningConfig.technique)(
         work=distillation.work,
         scale=distillation.scale,
         own_ladder=True,
+        masks=True,
     )
 )

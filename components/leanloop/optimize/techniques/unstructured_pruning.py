@@ -116,5 +116,6 @@ TECHNIQUES.register(UnstructuredPruningConfig.technique)(
         work=distillation.work,
         scale=distillation.scale,
         own_ladder=True,
+        masks=True,
     )
 )
