@@ -51,7 +51,7 @@ def test_an_installed_package_takes_part_in_a_search(
     monkeypatch.syspath_prepend(site)  # `start_worker` hands this path on
     document = settings.model_dump(mode="json")
     document |= {"targets": ["onnxruntime"], "workspace": str(tmp_path / "workspace")}
-    document["optimize"] |= {"techniques": ["fade"], "workers": 1, "max_trials": 3}
+    document["optimize"] |= {"techniques": ["fade"], "workers": 1, "max_trials": 3, "budget_minutes": 3}
     worker = start_worker(bundle, parse_settings(document, source="test"), tmp_path, 0, tmp_path / "events.jsonl")
     assert worker.wait(120) == 0
     found = Candidates.load(tmp_path / "0")
