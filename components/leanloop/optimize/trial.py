@@ -241,13 +241,11 @@ def _finish(
 
 def _floats_hold(recipe: Recipe, job: Job, workshop: Workshop) -> bool:
     """Whether the trained module itself is within the goal, so that what its files lose is due to their integers."""
-    bundle, validation = workshop.bundle, workshop.bundle.split("validation")
-    originals = original_validation(workshop)
+    bundle, originals = workshop.bundle, original_validation(workshop)
     with working_on(None, job):
-        module = make_prefix(recipe.torch, workshop).module
-    metric = bundle.score(bundle.predict(module, validation), validation, originals)
-    limit = bundle.metric.limit(bundle.score(originals, validation, originals), job.goal.max_accuracy_drop)
-    return bundle.metric.meets(metric, limit)
+        metric = _score_of(make_prefix(recipe.torch, workshop), workshop)
+    original = bundle.score(originals, bundle.split("validation"), originals)
+    return bundle.metric.meets(metric, bundle.metric.limit(original, job.goal.max_accuracy_drop))
 
 
 def _mending_seconds(recipe: Recipe, job: Job, workshop: Workshop) -> float:
@@ -279,12 +277,17 @@ def _is_trained(recipe: Recipe, workshop: Workshop) -> bool:
 
 def _short_training(recipe: Recipe, job: Job, workshop: Workshop) -> tuple[float, float]:
     """The metric after a short training, and the seconds that the full one is expected to take."""
-    short, bundle = recipe.shortened(workshop.bundle), workshop.bundle
+    short = recipe.shortened(workshop.bundle)
     with working_on(None, job):
         prefix = make_prefix(short.torch, workshop)
-    validation = bundle.split("validation")
-    metric = bundle.score(bundle.predict(prefix.module, validation), validation, original_validation(workshop))
-    return metric, _SLOWER * _seconds_of(recipe.torch, prefix, workshop)
+    return _score_of(prefix, workshop), _SLOWER * _seconds_of(recipe.torch, prefix, workshop)
+
+
+def _score_of(prefix: Prefix, workshop: Workshop) -> float:
+    """A trained module's metric on validation."""
+    validation = workshop.bundle.split("validation")
+    outputs = workshop.bundle.predict(prefix.module, validation)
+    return workshop.bundle.score(outputs, validation, original_validation(workshop))
 
 
 def _stopped(status: Status, recipe: Recipe, short_metric: float, reason: str, job: Job, workshop: Workshop) -> Outcome:
