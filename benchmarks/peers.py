@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from leanloop.bundle import Bundle
 from leanloop.convert import baselines
-from leanloop.core.files import write_json, write_text
+from leanloop.core.files import digest_json, write_json, write_text
 from leanloop.core.hardware import fingerprint
 from leanloop.core.names import code_version
 
@@ -37,7 +38,7 @@ from others import NNCF, OLIVE, ORT, Peer, make
 from peak import PeakMemory
 from picture import bars
 from rows import KEPT_99
-from techniques import MINUTES, RESULTS, packed_bundle, results_folder, searched, slug
+from techniques import MINUTES, RESULTS, digests, packed_bundle, results_folder, searched, slug
 
 WINNERS = {1: "everything together, goal batch 1", 32: "everything together, goal batch 32"}
 BARS = {1: 3.0, 32: 2.0}
@@ -60,18 +61,26 @@ PEERS = {
 }
 
 
+SOURCES = (
+    *(f"benchmarks/{name}.py" for name in ("compiled", "economy", "encoder", "others", "peers")),
+    "benchmarks/peer/*.py",
+    *(f"examples/{name}/*.{kind}" for name in ("digits", "text_encoder") for kind in ("py", "yaml", "safetensors")),
+)
+"""What decides this bench's own figures, beside what decides those of ``techniques.py``."""
+
+
 def main() -> int:
     refuse_beside_a_stack()
-    folder = results_folder()
+    shared = results_folder()
+    folder = shared / f"peers-{digest_json(digests(SOURCES))[:12]}"
     print(f"Results in {folder.relative_to(ROOT)}", flush=True)
-    ours = {name: stage(folder, slug(name), partial(searched, folder, name, "peers")) for name in WINNERS.values()}
-    work = folder / "peers"
-    bundle = packed_bundle(folder)
+    ours = {name: stage(shared, slug(name), partial(searched, shared, name, "peers")) for name in WINNERS.values()}
+    bundle = packed_bundle(shared)
     made = {
-        name: stage(folder, f"peer-{slug(name)}", timed(partial(make, peer, bundle, work)))
+        name: stage(folder, f"peer-{slug(name)}", timed(partial(make, peer, bundle, folder / "made")))
         for name, peer in PEERS.items()
     }
-    measured = stage(folder, "peers-side-by-side", timed(partial(apart, side_by_side, folder, ours, made)))
+    measured = stage(folder, "side-by-side", timed(partial(apart, side_by_side, folder, bundle.folder, ours, made)))
     lines = judge(ours, made, Record(measured))
     text = encoder.run(folder / "encoder")
     lines += encoder.judge(text)
@@ -125,11 +134,11 @@ def times(ours: Collection[Mapping[str, Any]], parts: Collection[Mapping[str, An
 
 
 def side_by_side(
-    folder: Path, ours: Mapping[str, dict[str, Any]], made: Mapping[str, dict[str, Any]]
+    folder: Path, bundle_folder: Path, ours: Mapping[str, dict[str, Any]], made: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """All in one process."""
-    bundle = packed_bundle(folder)
-    originals = folder / "peers-originals"
+    bundle = Bundle(bundle_folder)
+    originals = folder / "originals"
     shutil.rmtree(originals, ignore_errors=True)
     found = baselines(bundle, originals, ("onnxruntime", "openvino"), threads=1)
     entrants = {one.id: Entrant(one.model, originals / one.id) for one in found}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ RESULTS = ROOT / "benchmarks/results"
 MINUTES = 90
 SOURCES = (
     "params.yaml",
-    "benchmarks/*.py",
-    "benchmarks/peer/*.py",
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("apart", "bench", "contest", "peak", "remade", "rows", "search", "techniques")
+    ),
     *(f"components/leanloop/{part}/*.py" for part in ("steps", "select")),
     "pipelines/leanloop/pipelines/offline.py",
-    *(f"examples/{name}/*.{kind}" for name in ("fashion_mnist", "digits", "text_encoder") for kind in ("py", "yaml")),
-    "examples/fashion_mnist/*.safetensors",
-    "examples/digits/*.safetensors",
+    *(f"examples/fashion_mnist/*.{kind}" for kind in ("py", "yaml", "safetensors")),
 )
 """What decides the figures beside what `code_version` tells; nothing that a bench writes."""
 
@@ -80,8 +80,12 @@ def main() -> int:
 
 def results_folder() -> Path:
     """Of all that decides the figures, and the machine; the benches of the optimiser share it."""
-    sources = {str(file.relative_to(ROOT)): digest_file(file) for kind in SOURCES for file in sorted(ROOT.glob(kind))}
-    return OUT / f"optimiser-{digest_json([code_version(), hardware_id(), sources])[:12]}"
+    return OUT / f"optimiser-{digest_json([code_version(), hardware_id(), digests(SOURCES)])[:12]}"
+
+
+def digests(kinds: Iterable[str]) -> dict[str, str]:
+    """Of the project's files that match."""
+    return {str(file.relative_to(ROOT)): digest_file(file) for kind in kinds for file in sorted(ROOT.glob(kind))}
 
 
 def slug(name: str) -> str:
