@@ -10,7 +10,7 @@ import pytest
 
 from leanloop.bundle import Bundle, pack
 from leanloop.core.child import Child
-from leanloop.core.settings import Settings, load_settings
+from leanloop.core.settings import Settings, load_settings, parse_settings
 from leanloop.core.store import Store
 from leanloop.optimize import Workshop
 from leanloop.optimize.apply import make_onnx
@@ -29,6 +29,19 @@ def bundle(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Bund
     folder = tmp_path_factory.mktemp("digits") / "bundle"
     pack(settings, EXAMPLE, folder)
     return Bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def small(settings: Settings) -> Settings:
+    """A space of one target and few ways, so that a search ends in seconds, and time enough that it ends by itself."""
+    document = settings.model_dump(mode="json")
+    document["targets"] = ["onnxruntime"]
+    document["optimize"] |= {
+        "techniques": ["channel_pruning", "distillation", "ort_static_int8"],
+        "max_trials": 2,
+        "budget_minutes": 8,
+    }
+    return parse_settings(document, source="test")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Search workers as processes, as a pipeline starts them."""
+"""Search workers as processes, as a pipeline starts them, and what one writes of a trial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 from leanloop.bundle import Bundle
+from leanloop.core.contracts import TrialRow
 from leanloop.core.settings import Settings
+from leanloop.optimize import Recipe
 
 _CODE = """
 import sys
@@ -34,3 +36,19 @@ def start_worker(
     arguments = [str(bundle.folder), settings.to_json(), str(root / str(worker)), str(worker), before]
     environment = {**os.environ, "LEANLOOP_EVENTS": str(events), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen([sys.executable, "-c", _CODE, *arguments], env=environment)
+
+
+def trial_row(seconds: float = 0.0) -> TrialRow:
+    """A trial that no time was left for."""
+    return TrialRow(
+        trial=0,
+        recipe=Recipe("onnxruntime").record(),
+        candidate_id="c",
+        state="pruned",
+        rung="short",
+        latency_ms=None,
+        metric=None,
+        size_bytes=None,
+        seconds=seconds,
+        reason="no time",
+    )
