@@ -18,9 +18,11 @@ from leanloop.optimize import Recipe, Workshop, rebuild
 from leanloop.optimize.apply import keep_checkpoint, make_prefix
 from leanloop.optimize.candidate import finish_one
 from leanloop.optimize.plan import Job
+from leanloop.optimize.techniques import channel_pruning
 from leanloop.optimize.techniques.channel_groups import kept_channels, output_layers
 from leanloop.optimize.techniques.channel_pruning import (
     ChannelPruningConfig,
+    gather_gradients,
     prune,
     replay,
     taylor_samples,
@@ -106,6 +108,21 @@ def test_every_class_has_a_say_where_samples_are_sorted_by_class() -> None:
     np.testing.assert_array_equal(first.inputs["x"], again.inputs["x"])
     np.testing.assert_array_equal(labels[first.inputs["x"].astype(int)], first.targets)
     assert len(taylor_samples(split.take(slice(0, 100)))) == 100
+
+
+def test_gradients_are_gathered_in_pieces(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 512 samples at once took a gibibyte in each worker, on the residual CNN of Fashion-MNIST."""
+    whole, pieces, sizes = workshop.bundle.module(), workshop.bundle.module(), list[int]()
+    pieces.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    gather_gradients(pieces, workshop.bundle)
+    monkeypatch.setattr(channel_pruning, "_TAYLOR_BATCH", sum(sizes))
+    gather_gradients(whole, workshop.bundle)
+    assert len(sizes) > 1
+    assert max(sizes) == 64
+    for one, other in zip(whole.parameters(), pieces.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_iterative_pruning_ends_at_the_same_widths(workshop: Workshop) -> None:

@@ -46,7 +46,7 @@ from leanloop.optimize.techniques.recalibration import recalibrate
 from leanloop.optimize.techniques.training import outputs_of
 
 _TRACE_SAMPLES = 2
-_TAYLOR_SAMPLES = 512
+_TAYLOR_SAMPLES, _TAYLOR_BATCH = 512, 64
 _STEPS = 16
 _ROUNDS = 4
 _MOST = 0.9
@@ -263,7 +263,7 @@ def _history(
         if round_:
             recalibrate(copy, bundle)
         if config.importance == "taylor":
-            _gather_gradients(copy, bundle)
+            gather_gradients(copy, bundle)
         pruner.step()
     check_shapes(copy, inputs, before)
     return [
@@ -334,13 +334,21 @@ def taylor_samples(split: Split) -> Split:
     return split.take(np.sort(rows))
 
 
-def _gather_gradients(module: nn.Module, bundle: Bundle) -> None:
+def gather_gradients(module: nn.Module, bundle: Bundle) -> None:
+    """Leave the gradients of the mean loss over `taylor_samples` in a network in eval mode.
+
+    Raises:
+        TrialError: There are no labels.
+    """
     part = taylor_samples(bundle.split("train"))
     if part.targets is None:
         raise TrialError("Taylor importance needs labelled training data.", fix="Use importance: magnitude.")
     module.zero_grad()
-    first = outputs_of(module(*tensors(part.inputs)))[0]
-    labels_loss(first, torch.from_numpy(part.targets), bundle.manifest.task).backward()  # type: ignore[no-untyped-call]
+    # In pieces: what is kept for the way back would be a gibibyte for all samples of a small residual network.
+    targets = torch.from_numpy(part.targets).split(_TAYLOR_BATCH)
+    for piece, wanted in zip(part.batches(_TAYLOR_BATCH), targets, strict=True):
+        loss = labels_loss(outputs_of(module(*tensors(piece.inputs)))[0], wanted, bundle.manifest.task)
+        (loss * (len(piece) / len(part))).backward()  # type: ignore[no-untyped-call]
 
 
 TECHNIQUES.register(ChannelPruningConfig.technique)(
