@@ -345,7 +345,7 @@ def gather_gradients(module: nn.Module, bundle: Bundle) -> None:
         raise TrialError("Taylor importance needs labelled training data.", fix="Use importance: magnitude.")
     module.zero_grad()
     # In pieces: what is kept for the way back would be a gibibyte for all samples of a small residual network.
-    targets = torch.from_numpy(part.targets).split(_TAYLOR_BATCH)
+    targets = torch.split(torch.from_numpy(part.targets), _TAYLOR_BATCH)
     for piece, wanted in zip(part.batches(_TAYLOR_BATCH), targets, strict=True):
         loss = labels_loss(outputs_of(module(*tensors(piece.inputs)))[0], wanted, bundle.manifest.task)
         (loss * (len(piece) / len(part))).backward()  # type: ignore[no-untyped-call]
