@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -77,10 +78,7 @@ def test_a_training_that_ran_into_a_limit_says_nothing_of_the_accuracy(
         raise kind("A child process exceeded a limit.")
 
     monkeypatch.setattr(search_module, "run_plan", too_much)
-    document = small.model_dump(mode="json")
-    document["optimize"] |= {"max_trials": 3, "workers": 1}
-    document["workspace"] = str(tmp_path)
-    settings = parse_settings(document, source="test")
+    settings = changed(small, workspace=tmp_path, optimize={"max_trials": 3, "workers": 1})
     search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), settings, tmp_path / "out", 0)
     study = open_study(settings, make_space(bundle, settings), bundle.manifest.digest)
     assert {trial.user_attrs[STATUS] for trial in study.get_trials()} == {NO_TIME}
@@ -100,10 +98,7 @@ def test_a_trial_that_is_released_while_its_end_is_written_is_lost_and_the_searc
 
     monkeypatch.setattr(optuna.Trial, "set_user_attr", released_after)
     monkeypatch.setattr(search_module, "run_plan", lambda *_: Outcome(status=NO_TIME, rows=(trial_row(),)))
-    document = small.model_dump(mode="json")
-    document["optimize"] |= {"max_trials": 3, "workers": 1}
-    document["workspace"] = str(tmp_path)
-    settings = parse_settings(document, source="test")
+    settings = changed(small, workspace=tmp_path, optimize={"max_trials": 3, "workers": 1})
     with listening("trial_lost") as heard, listening("study_begun_anew") as anew:
         search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "out", 0)
         assert heard == [{"trial": lost[0]}]
@@ -111,10 +106,19 @@ def test_a_trial_that_is_released_while_its_end_is_written_is_lost_and_the_searc
         assert [trial.state for trial in trials if trial.number in lost] == [TrialState.FAIL]
         assert [trial.number for trial in trials if point_of(trial) == point_of(trials[lost[0]])] == [lost[0], 1]
         assert anew == []
-        document["goal"]["batch_size"] = 3
-        settings = parse_settings(document, source="test")
+        settings = changed(settings, goal={"batch_size": 3})
         search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "anew", 0)
         assert ["What differs: goal." in event["reason"] for event in anew] == [True]
+
+
+def changed(settings: Settings, *, workspace: Path | None = None, **sections: dict[str, Any]) -> Settings:
+    """Settings with other values in some sections, and another workspace where one is named."""
+    document = settings.model_dump(mode="json")
+    for section, values in sections.items():
+        document[section] |= values
+    if workspace is not None:
+        document["workspace"] = str(workspace)
+    return parse_settings(document, source="test")
 
 
 def _job(bundle: Bundle, root: Path, *, batch_size: int = 1, seconds: float = 0.0, memory: int = 0) -> Job:
@@ -142,10 +146,11 @@ def test_a_trial_is_ended_where_it_would_break_the_budget(
         return Outcome(status=NO_TIME, rows=(trial_row(),))
 
     monkeypatch.setattr(search_module, "run_plan", note)
-    document = small.model_dump(mode="json")
-    document["optimize"] |= {"max_trials": 3, "workers": 1, "budget_minutes": 5, "trial_timeout_seconds": 900.0}
-    document["workspace"] = str(tmp_path)
-    settings = parse_settings(document, source="test")
+    settings = changed(
+        small,
+        workspace=tmp_path,
+        optimize={"max_trials": 3, "workers": 1, "budget_minutes": 5, "trial_timeout_seconds": 900.0},
+    )
     search_worker(bundle, Analysis.model_construct(metric=1.0), settings, tmp_path / "out", 0)
     assert {timeout for reshapes, timeout, _ in asked if not reshapes} == {900.0}
     trained = [(timeout, deadline) for reshapes, timeout, deadline in asked if reshapes]
@@ -156,10 +161,7 @@ def test_a_trial_is_ended_where_it_would_break_the_budget(
 
 
 def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Path) -> None:
-    document = small.model_dump(mode="json")
-    document["optimize"] |= {"budget_minutes": 0.01, "workers": 1}
-    document["workspace"] = str(tmp_path)
-    hurried = parse_settings(document, source="test")
+    hurried = changed(small, workspace=tmp_path, optimize={"budget_minutes": 0.01, "workers": 1})
     found = search_worker(bundle, Analysis.model_construct(metric=1.0, sensitivity=()), hurried, tmp_path / "out", 0)
     assert not any(Recipe.from_record(row.recipe).trains for row in found.trials if row.state == "complete")
 
@@ -170,9 +172,7 @@ def test_no_time_means_no_training(bundle: Bundle, small: Settings, tmp_path: Pa
 def test_another_goal_or_limit_is_another_study(
     section: str, key: str, value: float, bundle: Bundle, small: Settings
 ) -> None:
-    document = small.model_dump(mode="json")
-    document[section][key] = value
-    other = parse_settings(document, source="test")
+    other = changed(small, **{section: {key: value}})
     names = {
         open_study(one, make_space(bundle, one), bundle.manifest.digest).study_name for one in (small, other, small)
     }
