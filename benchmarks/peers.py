@@ -22,9 +22,7 @@ from typing import Any
 
 from leanloop.bundle import Bundle
 from leanloop.convert import baselines
-from leanloop.core.files import digest_json, write_json, write_text
-from leanloop.core.hardware import fingerprint
-from leanloop.core.names import code_version
+from leanloop.core.files import digest_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 import economy
@@ -36,9 +34,9 @@ from contest import EAGER, Entrant, Record, contest, over_the_best
 from figures import Figure, Line
 from others import NNCF, OLIVE, ORT, Peer, make
 from peak import PeakMemory
-from picture import bars
+from record import draw_record, write_record
 from rows import KEPT_99
-from techniques import MINUTES, RESULTS, digests, packed_bundle, results_folder, searched, slug
+from techniques import MINUTES, digests, packed_bundle, results_folder, searched, slug
 
 WINNERS = {1: "everything together, goal batch 1", 32: "everything together, goal batch 32"}
 BARS = {1: 3.0, 32: 2.0}
@@ -99,12 +97,10 @@ def main() -> int:
         "encoder": text,
         "economy": saved,
     }
-    write_json(RESULTS / "peers.json", {"hardware": fingerprint(), "code_version": code_version(), **document})
+    write_record("peers", document)
     for name, contest_of in (("peers", measured), ("text-encoder", text["contest"])):
-        if EAGER not in contest_of["models"]:
-            continue
-        faster = {model: one["p50_ms"] for model, one in contest_of["models"].items()}
-        write_text(RESULTS / f"{name}.svg", bars(faster, EAGER, "Times faster than PyTorch eager fp32, one thread"))
+        if EAGER in contest_of["models"]:
+            draw_record(name, contest_of["models"], EAGER)
     return 0 if all(line.ok for line in lines) else 1
 
 

@@ -22,8 +22,8 @@ from typing import Any
 from leanloop.bundle import Bundle
 from leanloop.convert import baselines
 from leanloop.core.contracts import Candidate, RecipeRecord
-from leanloop.core.files import digest_file, digest_json, write_json, write_text
-from leanloop.core.hardware import fingerprint, hardware_id, usable_cores
+from leanloop.core.files import digest_file, digest_json
+from leanloop.core.hardware import hardware_id, usable_cores
 from leanloop.core.names import code_version
 from leanloop.core.settings import GoalSettings, load_settings
 from leanloop.core.workspace import with_absolute_paths
@@ -38,12 +38,11 @@ from bench import OUT, ROOT, refuse_beside_a_stack, stage, timed
 from contest import BATCHES, EAGER, Entrant, Record, contest
 from figures import Figure, Line, Remark
 from peak import GIB, PeakMemory
-from picture import bars
+from record import draw_record, write_record
 from remade import clean_commit, replay
 from rows import LADDERS, REPLAYED, SEARCHES, Bars
 from search import STUDENT, search
 
-RESULTS = ROOT / "benchmarks/results"
 MINUTES = 90
 SOURCES = (
     "params.yaml",
@@ -72,9 +71,8 @@ def main() -> int:
     lines.append(Figure("all of this", minutes, "min", at_most=MINUTES))
     print(*lines, sep="\n")
     document = {"figures": [vars(line) for line in lines], "rows": made, "replay": again, "contest": measured}
-    write_json(RESULTS / "techniques.json", {"hardware": fingerprint(), "code_version": code_version(), **document})
-    faster = {name: measured["models"][name]["p50_ms"] for name in measured["models"]}
-    write_text(RESULTS / "techniques.svg", bars(faster, EAGER, "Times faster than PyTorch eager fp32, one thread"))
+    write_record("techniques", document)
+    draw_record("techniques", measured["models"], EAGER)
     return 0 if all(line.ok for line in lines) else 1
 
 
