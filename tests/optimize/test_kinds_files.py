@@ -103,3 +103,14 @@ def test_of_a_transformer_the_last_choice_is_for_transformers(workshops: Worksho
     found = {kind: nncf_int8.choices(workshops.of(kind).bundle, 5.0) for kind in ("vision_transformer", "depthwise")}
     assert [config.smooth for config in found["vision_transformer"]] == [False, False, True]
     assert [config.smooth for config in found["depthwise"]] == [False, False]
+
+
+def test_that_choice_keeps_the_text_encoders_direction(workshops: Workshops, tmp_path: Path) -> None:
+    workshop, technique = workshops.of("text_encoder"), TECHNIQUES["nncf_int8"]
+    assert isinstance(technique, GraphTechnique)
+    last = replace(technique.choices(workshop.bundle, 5.0)[-1], samples=32)
+    model = make_files(Recipe("openvino", (last,)), workshop, tmp_path)
+    split = workshop.bundle.split("validation")
+    original = kept_original_outputs(workshop.bundle, split, workshop.store)
+    for output, values in answers_of(model, tmp_path, split, threads=1).items():
+        assert _cosine(values, original[output]) > 0.99
