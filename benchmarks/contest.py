@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apart import reason_of
-from figures import Figure, Remark
+from figures import EAGER, Figure, Remark
 
 from leanloop.benchmark import compare_latency
 from leanloop.benchmark.statistics import ratio_interval
@@ -26,7 +26,6 @@ from leanloop.runtime import Session, open_session, original_outputs, predict
 
 BATCHES = (1, 32)
 BLOCKS = 30
-EAGER = "original-pytorch-fp32"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def main() -> int:
     write_record("peers", document)
     for name, contest_of in (("peers", measured), ("text-encoder", text["contest"])):
         if EAGER in contest_of["models"]:
-            draw_record(name, contest_of["models"], EAGER)
+            draw_record(name, contest_of["models"])
     return 0 if all(line.ok for line in lines) else 1
 
 

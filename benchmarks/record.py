@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench import ROOT
+from figures import EAGER
 from picture import bars
 
 from leanloop.core.files import write_json, write_text
@@ -20,10 +21,10 @@ def write_record(name: str, document: dict[str, Any]) -> None:
     write_json(RESULTS / f"{name}.json", relative(whole))
 
 
-def draw_record(name: str, models: dict[str, Any], beside: str) -> None:
-    """How much faster than one of them each model of a contest is, as a picture."""
+def draw_record(name: str, models: dict[str, Any]) -> None:
+    """How much faster than PyTorch eager each model of a contest is, as a picture."""
     latency = {model: one["p50_ms"] for model, one in models.items()}
-    write_text(RESULTS / f"{name}.svg", bars(latency, beside, "Times faster than PyTorch eager fp32, one thread"))
+    write_text(RESULTS / f"{name}.svg", bars(latency, EAGER, "Times faster than PyTorch eager fp32, one thread"))
 
 
 def relative(value: Any) -> Any:

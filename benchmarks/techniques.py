@@ -72,7 +72,7 @@ def main() -> int:
     print(*lines, sep="\n")
     document = {"figures": [vars(line) for line in lines], "rows": made, "replay": again, "contest": measured}
     write_record("techniques", document)
-    draw_record("techniques", measured["models"], EAGER)
+    draw_record("techniques", measured["models"])
     return 0 if all(line.ok for line in lines) else 1
 
 

@@ -70,8 +70,8 @@ def why_not(bundle: Bundle) -> str | None:
 def choices(bundle: Bundle, budget_minutes: float) -> Sequence[NncfInt8Config]:
     """Asymmetric activations, then symmetric ones; where there are layer norms, as for transformers in the end.
 
-    That comes last, since NNCF 3.4 breaks a matrix product behind a mean over tokens by it (cosine 0.36), and with the
-    fast correction: on a text encoder of six layers it keeps a cosine of 0.998 so, and 0.83 with the accurate one.
+    That comes last, since NNCF 3.4 breaks a matrix product behind a mean over tokens by it (cosine 0.36). It has the
+    fast correction: a text encoder of six layers keeps a cosine of 0.998 with that, and 0.83 with the accurate one.
     """
     usual = [NncfInt8Config(), NncfInt8Config(preset="performance")]
     smooth = bundle.has_module and normalises_layers(bundle.module())
