@@ -61,7 +61,7 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
         if not cached:
             store.put_folder(f"candidates/{identity}", folder)
         with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
-            reason = accuracy_held(archive["output"], workshop, job.goal)
+            reason, slack = accuracy_held(archive["output"], workshop, job.goal)
     return row(
         recipe,
         job,
@@ -72,6 +72,7 @@ def finish_one(recipe: Recipe, job: Job, workshop: Workshop) -> TrialRow:
         size_bytes=candidate.size_bytes,
         seconds=time.monotonic() - started,
         reason=reason,
+        slack=slack,
     )
 
 
@@ -148,49 +149,58 @@ def _make_candidate(recipe: Recipe, identity: str, job: Job, workshop: Workshop,
     _write_replay(recipe, job, folder)
 
 
-def accuracy_held(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -> str:
-    """Where a candidate's first output on validation keeps the metric that the goal asks for: the reason of its row.
+def accuracy_held(output: np.ndarray, workshop: Workshop, goal: GoalSettings) -> tuple[str, float]:
+    """Whether a candidate's first output on validation keeps the metric that the goal asks for.
 
     The drop must be within the goal, and noise must not stand against it: the upper one-sided 95 % bound of the
     paired drop is within the goal too, or the candidate ties with the original. Of a revision this is asked of the
     golden samples in any case, as the gate does: recent ones, on which a student is hardly worse than its parent, do
     not make up for what it forgot.
+
+    Returns:
+        The reason of its row, and its `TrialRow.slack`.
     """
     bundle = workshop.bundle
     originals = original_validation(workshop)
     reference = originals[bundle.manifest.outputs[0]]
     targets = bundle.truth(bundle.split("validation"), lambda: originals)
 
-    def holds_on(rows: np.ndarray) -> bool:
+    def slack_on(rows: np.ndarray) -> float:
         original = bundle.metric.score(reference[rows], targets[rows])
         margin = abs(bundle.metric.limit(original, goal.max_accuracy_drop) - original)
-        return within_margin(bundle.metric, reference[rows], output[rows], targets[rows], margin)
+        return slack_within(bundle.metric, reference[rows], output[rows], targets[rows], margin)
 
     golden = ~bundle.fresh_rows("validation")
-    mixed = bool(golden.any() and not golden.all())
-    if mixed and not holds_on(golden):
-        return LOSES
-    if holds_on(np.ones_like(golden)):
-        return HOLDS_ACCURACY
-    return HOLDS_GOLDEN if mixed else LOSES
+    slack = slack_on(np.ones_like(golden))
+    if golden.all() or not golden.any():
+        return (HOLDS_ACCURACY if slack >= 0 else LOSES), slack
+    on_golden = slack_on(golden)
+    if on_golden < 0:
+        return LOSES, min(slack, on_golden)
+    return (HOLDS_ACCURACY if slack >= 0 else HOLDS_GOLDEN), min(slack, on_golden)
 
 
-def within_margin(
+def slack_within(
     metric: Metric, reference: np.ndarray, output: np.ndarray, targets: np.ndarray, margin: float
-) -> bool:
-    """Whether answers are at most a margin worse than others on the same samples, and noise does not stand against it.
+) -> float:
+    """How much of a margin answers leave that may be worse than others on the same samples, noise counted.
 
     Args:
         metric: The owner's metric.
         reference: First output that is compared with, [samples, ...].
         output: First output that is judged, [samples, ...].
         targets: Labels; for ``agreement`` the original's outputs.
-        margin: In the metric's units.
+        margin: In the metric's units, as the slack.
+
+    Returns:
+        Negative where they are worse by more than the margin, or noise stands against it; 0 at least where they tie.
     """
     found = noninferiority(metric, reference, output, targets, margin=margin)
+    slack = margin - found.upper_bound
     if found.drop > margin or found.holds:
-        return found.drop <= margin
-    return -noninferiority(metric, output, reference, targets, margin=margin).upper_bound <= 0
+        return slack
+    ties = -noninferiority(metric, output, reference, targets, margin=margin).upper_bound <= 0
+    return 0.0 if ties else slack
 
 
 def original_validation(workshop: Workshop) -> Arrays:
@@ -268,6 +278,7 @@ def row(
     size_bytes: int | None = None,
     seconds: float = 0.0,
     reason: str,
+    slack: float | None = None,
 ) -> TrialRow:
     """A line of the search log."""
     return TrialRow(
@@ -281,6 +292,7 @@ def row(
         size_bytes=size_bytes,
         seconds=seconds,
         reason=reason,
+        slack=slack,
     )
 
 

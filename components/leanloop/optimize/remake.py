@@ -32,7 +32,7 @@ from leanloop.core.hardware import usable_cores
 from leanloop.core.loop_contracts import MAY_BE_SLOWER
 from leanloop.core.settings import Settings
 from leanloop.core.store import Store
-from leanloop.optimize.candidate import OUTPUTS, within_margin
+from leanloop.optimize.candidate import OUTPUTS, slack_within
 from leanloop.optimize.objective import holds, holds_golden, objective, within_limits
 from leanloop.optimize.plan import Job, Plan
 from leanloop.optimize.recipe import Recipe
@@ -139,7 +139,7 @@ def _keeps_golden(outputs: np.ndarray, serving: np.ndarray, bundle: Bundle, stor
     if not golden.any():
         return True
     metric, before, truth = bundle.metric, serving[golden], _truth(bundle, store)[golden]
-    return within_margin(metric, before, outputs[golden], truth, metric.point(metric.score(before, truth)))
+    return slack_within(metric, before, outputs[golden], truth, metric.point(metric.score(before, truth))) >= 0
 
 
 def _better_on_recent(outputs: np.ndarray, serving: np.ndarray, bundle: Bundle, store: Store) -> bool:

@@ -11,6 +11,10 @@ At first, the next is the free strength between them that is farthest from all t
 parallel workers share the bracket. Shapes much weaker or stronger than networks usually bear count half. Once both ends
 are known, with how far each is above or below the limit, the next is where the straight line between them meets it.
 
+More training moves the frontier, and what it makes of one shape tells about the others. So once a cheap training has
+told where the limit is, the first shape beyond it is trained more; the line is moved by what that gained, and only
+shapes near where it meets the limit now are trained more.
+
 So the first ladder of shapes is searched. What it found must be beaten by the others, and whether they are faster is
 cheap to know: probes (an effort of nothing) time untrained shapes, and bisect for the mildest one that is better than
 the best. That one is trained. Where it holds the accuracy, the next stronger one follows; where it does not, no
@@ -25,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -34,7 +39,7 @@ from leanloop.optimize.plan import ABLE, DUPLICATE, FAILS, HOLDS, NO_TIME, NOT_E
 from leanloop.optimize.space import EFFORTS, PROBE, Space
 
 STATUS, MARGIN = "status", "margin"
-"""User attributes of an ended trial: a `Status`; how much better its best metric is than the limit, or None."""
+"""User attributes of an ended trial: a `Status`; the greatest `TrialRow.slack` of its candidates, or None."""
 
 UNDER_WAY = "under way"
 
@@ -99,22 +104,87 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
     for number, (shape, ladder) in enumerate(space.shapes.items()):
         if number and space.trains and (narrow := _narrow(trials, ladders=number)) is not None:
             return narrow
-        known = _known(trials, shape, usual)
         if number:
-            found = _beating(len(ladder), known)
+            found = _beating(len(ladder), _known(trials, shape, usual))
         else:
-            strength = _expected(len(ladder), known, _margins(trials, shape, usual))
-            found = None if strength is None else (strength, usual)
+            found = _of_the_first(len(ladder), shape, trials, trains=space.trains)
         if found is not None:
             return shape, *found
     for effort in EFFORTS if space.trains else (usual,):
         for number, (shape, ladder) in enumerate(space.shapes.items()):
             if effort == usual and number:
                 continue
-            strength = _between(len(ladder), _known(trials, shape, effort), bisecting=effort == usual)
+            known = _known(trials, shape, effort)
+            if effort == usual:
+                # Weaker shapes are no better, and those between are known to be worth more training.
+                known = _held_with_more(trials, shape) | known
+            strength = _between(len(ladder), known, bisecting=effort == usual)
             if strength is not None:
                 return shape, strength, effort
     return None
+
+
+def _of_the_first(strongest: int, shape: str, trials: Sequence[FrozenTrial], *, trains: bool) -> tuple[int, int] | None:
+    """Strength and effort of the first ladder's next trial."""
+    usual, more = EFFORTS
+    margins, gained = _margins(trials, shape, usual), _margins(trials, shape, more)
+    further = _known(trials, shape, more)
+    if trains and NO_TIME not in further.values() and (ends := _ends(margins)) is not None:
+        gains = [margin - _along(margins, strength) for strength, margin in gained.items()]
+        strength = None
+        if not gains:
+            strength = int(_crossing(*ends, margins)) + 1
+        elif (gain := sum(gains) / len(gains)) > 0:
+            moved = {strength: margin + gain for strength, margin in margins.items()} | gained
+            strength = _near_the_limit(strongest, moved, further)
+            if strength is None:
+                return None
+        if strength is not None and further.get(strength) in (None, UNDER_WAY):
+            return None if strength in further else (strength, more)
+    strength = _expected(strongest, _known(trials, shape, usual), margins)
+    return None if strength is None else (strength, usual)
+
+
+def _near_the_limit(strongest: int, expected: Mapping[int, float], known: Mapping[int, str]) -> int | None:
+    """The next strength where some margins are only expected; None when nothing is left to learn.
+
+    Args:
+        strongest: Of the ladder.
+        expected: Margin of each strength that was trained in some way.
+        known: What is known for certain.
+    """
+    ends = _ends(expected)
+    if ends is None:
+        free = (strength for strength in (max(expected), max(expected) + 1) if strength not in known)
+        return next((strength for strength in free if strength <= strongest), None)
+    low, high = ends
+    if high - low == 1:
+        return None if low in known else low
+    crossing = _crossing(low, high, expected)
+    return min(range(low + 1, high), key=lambda strength: abs(strength - crossing))
+
+
+def _ends(margins: Mapping[int, float]) -> tuple[int, int] | None:
+    """The weakest strength below the limit, and the strongest under it that is not; None while there are not both."""
+    high = min((strength for strength, margin in margins.items() if strength and margin < 0), default=0)
+    low = max((strength for strength, margin in margins.items() if strength < high and margin >= 0), default=0)
+    return (low, high) if low else None
+
+
+def _along(margins: Mapping[int, float], strength: int) -> float:
+    """A strength's margin as the straight line between its known neighbours has it."""
+    known = sorted(margins)
+    return float(np.interp(strength, known, [margins[one] for one in known]))
+
+
+def _crossing(low: int, high: int, margins: Mapping[int, float]) -> float:
+    """Where the straight line between two margins meets the limit."""
+    return low + (high - low) * margins[low] / (margins[low] - margins[high])
+
+
+def _held_with_more(trials: Sequence[FrozenTrial], shape: str) -> dict[int, str]:
+    more = EFFORTS[1]
+    return {strength: NOT_ENOUGH for strength, margin in _margins(trials, shape, more).items() if margin >= 0}
 
 
 def _narrow(trials: Sequence[FrozenTrial], ladders: int) -> Point | None:
@@ -153,7 +223,7 @@ def _expected(strongest: int, known: Mapping[int, str], margins: Mapping[int, fl
     low, high = _bracket(strongest, known)
     if not (low > 0 and margins.get(low, -1.0) >= 0 > margins.get(high, 0.0)):
         return _between(strongest, known, bisecting=True)
-    crossing = low + (high - low) * margins[low] / (margins[low] - margins[high])
+    crossing = _crossing(low, high, margins)
     nearest = min(range(low + 1, high), key=lambda strength: abs(strength - crossing), default=None)
     return None if nearest in known else nearest
 

@@ -183,7 +183,7 @@ class Search:
         trial.set_user_attr(STATUS, outcome.status)
         trial.set_user_attr(ROWS, [row.model_dump(mode="json") for row in outcome.rows])
         trial.set_user_attr(SHORT, outcome.short_metric)
-        trial.set_user_attr(MARGIN, self._margin(outcome.rows))
+        trial.set_user_attr(MARGIN, max((row.slack for row in outcome.rows if row.slack is not None), default=None))
         done = [row for row in outcome.rows if row.state == "complete"]
         if done:
             self._tell(trial, min(done, key=lambda row: (not holds(row), objective(row, self._goal))))
@@ -210,13 +210,6 @@ class Search:
             trial.set_constraint("size_bytes", best.size_bytes - self._goal.max_size_bytes)
         drop = self._bundle.metric.drop(self._original_metric, best.metric)
         end(self._study, trial, [best.latency_ms, drop, best.size_bytes])
-
-    def _margin(self, rows: Sequence[TrialRow]) -> float | None:
-        """How much better the best metric of some candidates is than the goal's limit; None without candidates."""
-        metric = self._bundle.metric
-        limit = metric.limit(self._original_metric, self._goal.max_accuracy_drop)
-        drops = [metric.drop(limit, row.metric) for row in rows if row.state == "complete" and row.metric is not None]
-        return -min(drops) if drops else None
 
     def _most_seconds(self, trial: optuna.Trial) -> float:
         """What a trial may take.

@@ -134,6 +134,10 @@ class TrialRow(Record):
     size_bytes: int | None
     seconds: float = Field(description="that this line took; a trial's lines together are all of its time")
     reason: str
+    slack: float | None = Field(
+        None,
+        description="of what the goal lets the metric lose, what is left beyond noise; negative where it loses more",
+    )
 
 
 class LeftAlone(Record):
