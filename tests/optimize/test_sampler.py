@@ -14,6 +14,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from leanloop.bundle import Bundle
+from leanloop.core.settings import GoalSettings
 from leanloop.core.store import Store
 from leanloop.optimize.plan import ABLE, FAILS, HOLDS, NO_TIME, NOT_ENOUGH
 from leanloop.optimize.sampler import (
@@ -29,6 +31,7 @@ from leanloop.optimize.space import PROBE, Space
 from leanloop.optimize.study import WORKER, Clock, ask, left_behind, mine, release_dead, union_seconds
 from leanloop.optimize.techniques.channel_pruning import ChannelPruningConfig
 from leanloop.optimize.techniques.distillation import DistillationConfig
+from leanloop.optimize.warm_start import recall, remember
 
 SHAPES = tuple((ChannelPruningConfig(ratio=step / 16),) for step in range(1, 16))
 SPACE = Space({"channel_pruning": SHAPES}, (DistillationConfig(),), (), {})
@@ -127,37 +130,109 @@ def test_the_line_between_two_margins_leads_to_the_frontier(zero: float, slope: 
         assert len(tried) <= 4
 
 
-def test_once_the_limit_is_known_shapes_near_it_are_trained_more() -> None:
-    """Margins of the MLP on Fashion-MNIST: the usual training was spent on shapes that only more of it lets hold."""
-    usual = {8: 0.0038, 9: 0.0002, 10: -0.0022, 11: -0.0020, 12: -0.0055}
-    more = {9: 0.0002, 10: 0.0012, 11: -0.0002, 12: -0.0026}
+def _tried(outcome: Callable[[int, int], float | None], original: float = 0.01) -> list[tuple[int, int]]:
+    """Strength and effort of all trials of one worker: by the margin they hold, or fail; without one they just fail."""
     study, tried = _study(SPACE), []
+    study.enqueue_trial(as_params(("channel_pruning", 0, 1)))
     while (trial := ask(study, SPACE, 0)) is not None:
         _, strength, effort = point_of(trial) or pytest.fail("no point")
-        margin = (usual if effort == 1 else more).get(strength, -0.02)
+        margin = outcome(strength, effort) if strength else original
         tried.append((strength, effort))
         trial.set_user_attr(MARGIN, margin)
-        _tell(study, trial, HOLDS if margin >= 0 else FAILS)
-    assert tried[:4] == [(8, 1), (12, 1), (10, 2), (11, 2)], "the frontier, and that it is one"
+        _tell(study, trial, HOLDS if margin is not None and margin >= 0 else FAILS)
+    return tried[1:]
+
+
+MLP = {8: 0.0038, 9: 0.0002, 10: -0.0022, 11: -0.0020, 12: -0.0055}
+MLP_MORE = {9: 0.0002, 10: 0.0012, 11: -0.0002, 12: -0.0026}
+"""Margins of the MLP on Fashion-MNIST by ratio in sixteenths, with two and with four epochs."""
+
+
+def _mlp(strength: int, effort: int) -> float:
+    return (MLP if effort == 1 else MLP_MORE).get(strength, -0.02)
+
+
+def test_once_the_limit_is_known_shapes_near_it_are_trained_more() -> None:
+    """The usual training was spent on shapes that only more of it lets hold."""
+    assert _tried(_mlp)[:4] == [(8, 1), (12, 1), (10, 2), (11, 2)], "the frontier, and that it is one"
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.floats(7, 12), st.floats(0.001, 0.01), st.floats(0.1, 3.0))
 def test_the_frontier_of_more_training_is_found_by_few_trainings(zero: float, slope: float, gain: float) -> None:
     """Margins fall along a line, which more training shifts by some rungs."""
-    study, tried = _study(SPACE), []
-    while (trial := ask(study, SPACE, 0)) is not None:
-        _, strength, effort = point_of(trial) or pytest.fail("no point")
-        tried.append((strength, effort))
-        margin = slope * (zero + (gain if effort == 2 else 0) - strength)
-        trial.set_user_attr(MARGIN, margin)
-        _tell(study, trial, HOLDS if margin >= 0 else FAILS)
+    tried = _tried(lambda strength, effort: slope * (zero + gain * (effort - 1) - strength), original=1.0)
     frontier = int(zero + gain)
-    held = [strength for strength, effort in tried if strength <= zero + (gain if effort == 2 else 0)]
+    held = [strength for strength, effort in tried if strength <= zero + gain * (effort - 1)]
     assert max(held) == frontier
     assert frontier + 1 in {strength for strength, effort in tried if effort == 2 or strength > zero + gain}
     place = next(place for place, (strength, _) in enumerate(tried) if strength == frontier)
     assert sum(effort for _, effort in tried[: place + 1]) <= 8, "in units of the usual training"
+
+
+def test_more_training_is_not_spent_across_a_cliff() -> None:
+    cliff = {8: 0.004, 9: 0.003, 10: -0.09, 12: -0.1}
+    assert _tried(lambda strength, _: cliff.get(strength, 0.004 if strength < 8 else -0.1))[:3] == [
+        (8, 1),
+        (12, 1),
+        (9, 1),
+    ]
+
+
+def test_a_tie_tells_nothing_of_the_distance_to_the_limit() -> None:
+    tried = _tried(lambda strength, _: 0.0 if strength <= 10 else -0.026, original=0.02)
+    assert tried[:4] == [(8, 1), (12, 1), (10, 1), (11, 1)]
+
+
+def test_what_failed_for_good_ends_the_way_up() -> None:
+    """A training that was hopeless, or broke, has no margin."""
+    more = {11: 0.002, 12: None}
+    tried = _tried(lambda strength, effort: more.get(strength) if effort == 2 else {8: 0.004, 12: -0.002}.get(strength))
+    assert (12, 2) in tried
+    assert 13 not in {strength for strength, _ in tried}
+
+
+def test_what_holds_with_more_is_not_trained_less_when_time_is_short() -> None:
+    study, tried = _study(SPACE), []
+    study.enqueue_trial(as_params(("channel_pruning", 0, 1)))
+    found = {(0, 1): 0.01, (8, 1): 0.004, (12, 1): -0.004, (11, 2): 0.003}
+    while (trial := ask(study, SPACE, 0)) is not None:
+        _, strength, effort = point_of(trial) or pytest.fail("no point")
+        tried.append((strength, effort))
+        margin = found.get((strength, effort))
+        trial.set_user_attr(MARGIN, margin)
+        _tell(study, trial, NO_TIME if margin is None else HOLDS if margin >= 0 else FAILS)
+    assert tried[:5] == [*found, (12, 2)]
+    assert {effort for _, effort in tried[5:]} <= {2}
+
+
+def test_two_workers_do_not_train_one_shape_twice(tmp_path: Path) -> None:
+    study = _study(SPACE, tmp_path / "journal")
+    for strength, margin in ((0, 0.0091), (8, 0.0038), (12, -0.0055)):
+        study.enqueue_trial(as_params(("channel_pruning", strength, 1)))
+        trial = ask(study, SPACE, 0)
+        assert trial is not None
+        trial.set_user_attr(MARGIN, margin)
+        _tell(study, trial, HOLDS if margin >= 0 else FAILS)
+    points = [point_of(trial) for worker in (0, 1) if (trial := ask(study, SPACE, worker)) is not None]
+    assert points[0] == ("channel_pruning", 10, 2)
+    assert points[1:] in ([], [("channel_pruning", 9, 1)], [("channel_pruning", 11, 1)])
+
+
+def test_a_search_of_the_same_family_begins_with_the_effort_that_held(bundle: Bundle, tmp_path: Path) -> None:
+    store, goal = Store(str(tmp_path)), GoalSettings()
+    for trained in ([(8, 1), (12, 1), (10, 2), (11, 2)], [(10, 2), (11, 2)]):
+        study, tried = _study(SPACE), []
+        study.enqueue_trial(as_params(("channel_pruning", 0, 1)))
+        recall(study, SPACE, bundle, goal, store)
+        while (trial := ask(study, SPACE, 0)) is not None:
+            _, strength, effort = point_of(trial) or pytest.fail("no point")
+            tried.append((strength, effort))
+            trial.set_user_attr(MARGIN, _mlp(strength, effort) if strength else 0.0091)
+            _tell(study, trial, HOLDS if trial.user_attrs[MARGIN] >= 0 else FAILS)
+        remember(study, SPACE, bundle, goal, store)
+        assert tried[1 : len(trained) + 1] == trained
+    assert tried[1:] == trained, "nothing else is worth a training"
 
 
 HARD = Space(dict.fromkeys(("equal", "narrow", "short"), SHAPES[:7]), (DistillationConfig(),), (), {})
@@ -242,7 +317,7 @@ def test_whatever_trials_find_none_is_asked_for_twice_and_the_search_ends(chance
             ended = running.pop(chance.randrange(len(running)))
             _, _, effort = point_of(ended) or pytest.fail("no point")
             statuses = (ABLE, NOT_ENOUGH, FAILS) if effort == PROBE else (HOLDS, FAILS, NOT_ENOUGH, NO_TIME)
-            ended.set_user_attr(MARGIN, chance.uniform(-1, 1))
+            ended.set_user_attr(MARGIN, chance.choice((None, 0.0, chance.uniform(-1, 1))))
             _tell(study, ended, chance.choice(statuses))
     assert len(asked) == len(set(asked))
 

@@ -57,6 +57,13 @@ def test_a_report_shows_every_variant_and_stands_alone(run, left_out) -> None:
     assert "13.2× faster" in page.words
 
 
+def test_the_log_tells_what_each_trial_left_of_the_accuracy_goal(run) -> None:
+    words = Page(render_report(**run())).words
+    assert "slack +0.40 points" in words
+    assert "slack −0.20 points" in words
+    assert "Slack is what is left of the accuracy goal" in words
+
+
 def test_links_lead_to_sections_that_are_there(run) -> None:
     for records in (run(), {**run(max_size_bytes=20_000), "release": None, "analysis": None}):
         page = Page(render_report(**records))

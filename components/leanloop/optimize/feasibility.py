@@ -6,7 +6,7 @@ from leanloop.convert import TARGETS
 from leanloop.core.contracts import BundleManifest
 from leanloop.core.errors import SettingsError, UnsupportedError
 from leanloop.core.settings import Settings
-from leanloop.optimize.techniques import TECHNIQUES
+from leanloop.optimize.techniques import TECHNIQUES, TorchTechnique
 
 _SMALLEST_MODEL_BYTES = 256
 
@@ -38,5 +38,6 @@ def check_feasible(settings: Settings, manifest: BundleManifest) -> None:
 
 def _can_shrink(settings: Settings, manifest: BundleManifest) -> bool:
     # INT8 alone stores a byte per weight of four; only a smaller architecture goes below that.
-    prunes = {"channel_pruning", "distillation"} <= set(settings.optimize.techniques)
-    return prunes and manifest.kind == "factory" and "train" in manifest.splits
+    named = [TECHNIQUES[name] for name in settings.optimize.techniques]
+    shrinks = any(isinstance(technique, TorchTechnique) and technique.rebuild is not None for technique in named)
+    return shrinks and manifest.kind == "factory" and "train" in manifest.splits

@@ -116,8 +116,7 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
                 continue
             known = _known(trials, shape, effort)
             if effort == usual:
-                # Weaker shapes are no better, and those between are known to be worth more training.
-                known = _held_with_more(trials, shape) | known
+                known |= _settled_by_more(trials, shape)
             strength = _between(len(ladder), known, bisecting=effort == usual)
             if strength is not None:
                 return shape, strength, effort
@@ -125,15 +124,17 @@ def next_point(space: Space, trials: Sequence[FrozenTrial]) -> Point | None:
 
 
 def _of_the_first(strongest: int, shape: str, trials: Sequence[FrozenTrial], *, trains: bool) -> tuple[int, int] | None:
-    """Strength and effort of the first ladder's next trial."""
+    """Strength and effort of the first ladder's next trial; None when another worker is at it, or nothing is left."""
     usual, more = EFFORTS
-    margins, gained = _margins(trials, shape, usual), _margins(trials, shape, more)
-    further = _known(trials, shape, more)
-    if trains and NO_TIME not in further.values() and (ends := _ends(margins)) is not None:
+    margins, further = _margins(trials, shape, usual), _known(trials, shape, more)
+    # A tie tells nothing of the distance to the limit.
+    if trains and NO_TIME not in further.values() and (ends := _ends(margins)) is not None and margins[ends[0]] > 0:
+        gained = _margins(trials, shape, more)
         gains = [margin - _along(margins, strength) for strength, margin in gained.items()]
         strength = None
         if not gains:
-            strength = int(_crossing(*ends, margins)) + 1
+            beyond = min(int(_crossing(*ends, margins)) + 1, ends[1])
+            strength = beyond if _along(margins, beyond) > -margins.get(0, 0.0) else None
         elif (gain := sum(gains) / len(gains)) > 0:
             moved = {strength: margin + gain for strength, margin in margins.items()} | gained
             strength = _near_the_limit(strongest, moved, further)
@@ -141,12 +142,12 @@ def _of_the_first(strongest: int, shape: str, trials: Sequence[FrozenTrial], *, 
                 return None
         if strength is not None and further.get(strength) in (None, UNDER_WAY):
             return None if strength in further else (strength, more)
-    strength = _expected(strongest, _known(trials, shape, usual), margins)
+    strength = _expected(strongest, _known(trials, shape, usual) | _settled_by_more(trials, shape), margins)
     return None if strength is None else (strength, usual)
 
 
 def _near_the_limit(strongest: int, expected: Mapping[int, float], known: Mapping[int, str]) -> int | None:
-    """The next strength where some margins are only expected; None when nothing is left to learn.
+    """The next strength where some margins are only expected; None when nothing is left to learn for now.
 
     Args:
         strongest: Of the ladder.
@@ -155,8 +156,10 @@ def _near_the_limit(strongest: int, expected: Mapping[int, float], known: Mappin
     """
     ends = _ends(expected)
     if ends is None:
-        free = (strength for strength in (max(expected), max(expected) + 1) if strength not in known)
-        return next((strength for strength in free if strength <= strongest), None)
+        top = max(expected)
+        if known.get(top) == HOLDS and top < strongest:
+            return top + 1
+        return None if top in known else top
     low, high = ends
     if high - low == 1:
         return None if low in known else low
@@ -165,7 +168,7 @@ def _near_the_limit(strongest: int, expected: Mapping[int, float], known: Mappin
 
 
 def _ends(margins: Mapping[int, float]) -> tuple[int, int] | None:
-    """The weakest strength below the limit, and the strongest under it that is not; None while there are not both."""
+    """The strongest that holds below the weakest that does not, and that weakest one; None while there are not both."""
     high = min((strength for strength, margin in margins.items() if strength and margin < 0), default=0)
     low = max((strength for strength, margin in margins.items() if strength < high and margin >= 0), default=0)
     return (low, high) if low else None
@@ -178,19 +181,28 @@ def _along(margins: Mapping[int, float], strength: int) -> float:
 
 
 def _crossing(low: int, high: int, margins: Mapping[int, float]) -> float:
-    """Where the straight line between two margins meets the limit."""
+    """Where the straight line between two margins meets the limit; in the middle where the lower one is a tie."""
+    if margins[low] == 0:
+        return (low + high) / 2
     return low + (high - low) * margins[low] / (margins[low] - margins[high])
 
 
-def _held_with_more(trials: Sequence[FrozenTrial], shape: str) -> dict[int, str]:
+def _settled_by_more(trials: Sequence[FrozenTrial], shape: str) -> dict[int, str]:
+    """What need not have the usual training any more: what is no stronger than what holds with more, or has it now."""
     more = EFFORTS[1]
-    return {strength: NOT_ENOUGH for strength, margin in _margins(trials, shape, more).items() if margin >= 0}
+    held = max((strength for strength, margin in _margins(trials, shape, more).items() if margin >= 0), default=0)
+    settled: dict[int, str] = {}
+    for trial in trials:
+        point = point_of(trial)
+        if point is not None and (point[0], point[2]) == (shape, more) and not trial.state.is_finished():
+            settled[point[1]] = UNDER_WAY
+    return settled | dict.fromkeys(range(1, held + 1), NOT_ENOUGH)
 
 
 def _narrow(trials: Sequence[FrozenTrial], ladders: int) -> Point | None:
     """The narrowest failure, with more training; None where something holds, or each ladder has had its turn.
 
-    Narrow is what fell short of the limit by less than the original is above it.
+    Narrow is what fell short of the limit, noise counted, by less than the original is above it.
 
     Args:
         trials: All others.
@@ -221,7 +233,7 @@ def _narrow(trials: Sequence[FrozenTrial], ladders: int) -> Point | None:
 def _expected(strongest: int, known: Mapping[int, str], margins: Mapping[int, float]) -> int | None:
     """The strength where the limit is expected; None when another worker is at it, or nothing is left between."""
     low, high = _bracket(strongest, known)
-    if not (low > 0 and margins.get(low, -1.0) >= 0 > margins.get(high, 0.0)):
+    if not (low > 0 and margins.get(low, -1.0) > 0 > margins.get(high, 0.0)):
         return _between(strongest, known, bisecting=True)
     crossing = _crossing(low, high, margins)
     nearest = min(range(low + 1, high), key=lambda strength: abs(strength - crossing), default=None)

@@ -1,9 +1,9 @@
 """Beginning where a search of the same architecture ended: retrained weights bear about the same shapes.
 
 A family is one factory with one code, inputs and outputs, whatever the weights. At the end of a search the store
-keeps, for the accuracy that was asked for, the strongest rung of the first ladder that held. The next search of that
-family, on other weights, tries this rung and the one above it first, instead of bisecting the whole ladder: where both
-end as before, two trainings tell what took four.
+keeps, for the accuracy that was asked for, the strongest rung of the first ladder that held, and the least effort that
+it held with. The next search of that family, on other weights, tries this rung and the one above it first, with that
+effort, instead of bisecting the whole ladder: where both end as before, two trainings tell what took four.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from leanloop.optimize.space import EFFORTS, Space
 
 def remember(study: optuna.Study, space: Space, bundle: Bundle, goal: GoalSettings, store: Store) -> None:
     """Keep the strongest rung of the first ladder that held the accuracy; nothing when none did."""
-    shape, held = first_shape(space), 0
+    shape, held = first_shape(space), (0, 0)
     for trial in study.get_trials(deepcopy=False):
         point = point_of(trial)
         if point is not None and point[0] == shape and trial.user_attrs.get(STATUS) == HOLDS:
-            held = max(held, point[1])
-    if held:
-        store.put_json(_key(bundle, goal), {"rung": _documents(space, held)})
+            held = max(held, (point[1], -point[2]))
+    strength, effort = held[0], -held[1]
+    if strength:
+        store.put_json(_key(bundle, goal), {"rung": _documents(space, strength), "effort": effort})
 
 
 def recall(study: optuna.Study, space: Space, bundle: Bundle, goal: GoalSettings, store: Store) -> int | None:
@@ -45,10 +46,12 @@ def recall(study: optuna.Study, space: Space, bundle: Bundle, goal: GoalSettings
     ladder = space.shapes.get(first_shape(space), ())
     strengths = range(1, len(ladder) + 1)
     held = next((one for one in strengths if known and known["rung"] == _documents(space, one)), None)
-    if held is not None:
+    if known and held is not None:
+        # Stores of before the effort was kept knew rungs that held with the usual one.
+        effort = known.get("effort", EFFORTS[0])
         for strength in (held, held + 1):
             if strength in strengths:
-                study.enqueue_trial(as_params((first_shape(space), strength, EFFORTS[0])), skip_if_exists=True)
+                study.enqueue_trial(as_params((first_shape(space), strength, effort)), skip_if_exists=True)
     return held
 
 

@@ -177,7 +177,10 @@ class Result:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """The search log: what was tried, how far it went, what it cost in seconds, what it bought, and why not."""
+        """The search log: what was tried, how far it went, what it cost in seconds, what it bought, and why not.
+
+        ``slack`` is what is left of the goal's accuracy beyond noise, in the metric's units: negative does not hold it.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -189,6 +192,7 @@ class Result:
                 "p50_ms": row.latency_ms,
                 "bytes": row.size_bytes,
                 self._benchmark.metric_name: row.metric,
+                "slack": row.slack,
                 "seconds": row.seconds,
                 "reason": row.reason,
             }
