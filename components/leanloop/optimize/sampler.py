@@ -163,8 +163,7 @@ def _near_the_limit(strongest: int, expected: Mapping[int, float], known: Mappin
     low, high = ends
     if high - low == 1:
         return None if low in known else low
-    crossing = _crossing(low, high, expected)
-    return min(range(low + 1, high), key=lambda strength: abs(strength - crossing))
+    return _nearest(low, high, expected)
 
 
 def _ends(margins: Mapping[int, float]) -> tuple[int, int] | None:
@@ -185,6 +184,12 @@ def _crossing(low: int, high: int, margins: Mapping[int, float]) -> float:
     if margins[low] == 0:
         return (low + high) / 2
     return low + (high - low) * margins[low] / (margins[low] - margins[high])
+
+
+def _nearest(low: int, high: int, margins: Mapping[int, float]) -> int | None:
+    """The strength between two that is nearest to that crossing; None when they are neighbours."""
+    crossing = _crossing(low, high, margins)
+    return min(range(low + 1, high), key=lambda strength: abs(strength - crossing), default=None)
 
 
 def _settled_by_more(trials: Sequence[FrozenTrial], shape: str) -> dict[int, str]:
@@ -235,8 +240,7 @@ def _expected(strongest: int, known: Mapping[int, str], margins: Mapping[int, fl
     low, high = _bracket(strongest, known)
     if not (low > 0 and margins.get(low, -1.0) > 0 > margins.get(high, 0.0)):
         return _between(strongest, known, bisecting=True)
-    crossing = _crossing(low, high, margins)
-    nearest = min(range(low + 1, high), key=lambda strength: abs(strength - crossing), default=None)
+    nearest = _nearest(low, high, margins)
     return None if nearest in known else nearest
 
 
